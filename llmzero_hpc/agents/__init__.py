@@ -1,0 +1,1 @@
+"""Agents: they know questions and answers, not jobs."""

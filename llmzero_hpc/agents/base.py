@@ -1,0 +1,122 @@
+"""The contract of the agents: what they are asked, and what they may answer. Whatever they say is data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llmzero_hpc.search.configuration import Bounds, Configuration
+from llmzero_hpc.search.metrics import Series
+from llmzero_hpc.search.node import Checkpoint, Node, Rationale, TransitionKind
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling:
+    """A child that was already tried from the same parent: its configuration and what became of it."""
+
+    node: Node
+    gain: float | None
+    """Its best validation score minus the parent's; None while it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalRequest:
+    """A question to the proposer (section 3.4): what should the next phase after `parent` be?
+
+    `series` is the parent's own phase; `strategy` the whole concatenated trajectory that ends with it.
+    For a scratch phase `checkpoints` is empty: checkpoint information is withheld (section 3.3).
+    """
+
+    kind: TransitionKind
+    parent: Node
+    series: Series
+    strategy: Series
+    checkpoints: tuple[Checkpoint, ...]
+    """Where the child may resume: complete, validated checkpoints of the parent, ascending."""
+    siblings: tuple[Sibling, ...]
+    """Other children of the parent; for a scratch phase the other scratch phases."""
+    best_score: float | None
+    """Best validation score of the whole search."""
+    bounds: Mapping[str, Bounds]
+    train_rows: int
+    validate_every_steps: int
+    iterations_left: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """An answer: a configuration, and the step to resume from (None exactly for scratch)."""
+
+    configuration: Configuration
+    resume_step: int | None
+    rationale: Rationale
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """A question to the early stopper (section 3.5): can this phase still overtake the best strategy?
+
+    `series` holds the running phase so far, `strategy` the trajectory that it extends (itself included), `best` the
+    trajectory of the best completed strategy, aligned on strategy steps.
+    """
+
+    node: Node
+    series: Series
+    strategy: Series
+    best: Series
+    best_score: float
+    last_step: int
+    """The step at which the phase would end by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopAnswer:
+    """CONTINUE (`stop` false) or STOP, with the reason in words."""
+
+    stop: bool
+    reason: str
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRequest:
+    """A question to the error analyzer: why did this phase fail, and what would repair it?"""
+
+    node: Node
+    exit_code: int | None
+    log_tail: str
+    series: Series
+    earlier: tuple[Node, ...]
+    """Repairs of the same failure that were tried before."""
+    bounds: Mapping[str, Bounds]
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """An answer: the configuration of the debug phase. It resumes where the failed phase's newest checkpoint is, if any."""
+
+    configuration: Configuration
+    rationale: Rationale
+
+
+class Agents(ABC):
+    """Those who decide between and beside the jobs.
+
+    Calls may take minutes and come from a thread pool, several at once; they must not touch files of the search.
+    An agent that raises never stops a run: the controller takes the playbook's answer for a proposal or a repair, and
+    CONTINUE for a stop.
+    """
+
+    @abstractmethod
+    def propose(self, request: ProposalRequest) -> Proposal:
+        """The next phase. The controller checks the answer (bounds, fixed parameters, checkpoint, trainer)."""
+
+    @abstractmethod
+    def judge(self, request: StopRequest) -> StopAnswer:
+        """Whether a running phase may go on."""
+
+    @abstractmethod
+    def repair(self, request: FailureRequest) -> Repair:
+        """How to repair a failed phase."""

@@ -1,0 +1,1 @@
+"""Clusters: they know jobs, not rewards."""

@@ -1,0 +1,237 @@
+"""What the user writes in `search.yaml`, checked on entry; a mistake is a `ConfigurationError` of one line."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from llmzero_hpc.errors import ConfigurationError
+from llmzero_hpc.search.configuration import Bounds, Configuration
+from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
+from llmzero_hpc.search.rules import Rules
+
+
+class _Section(BaseModel):
+    """Frozen, and no key is ever ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ChainsTask(_Section):
+    """Two-length arithmetic chains modulo 10: the task of the demo."""
+
+    name: Literal["chains"] = "chains"
+
+
+class FilesTask(_Section):
+    """Your own data: JSONL or parquet rows and a Python file with `compute_score`, as VeRL takes them."""
+
+    name: Literal["files"] = "files"
+    train: Path
+    validation: Path
+    test: Path | None = None
+    reward: Path
+    reward_function: str = "compute_score"
+    max_prompt_length: Annotated[int, Field(ge=1)] = 1024
+    """Longest prompt in tokens; longer ones are refused when the search is created."""
+
+
+TaskConfig = Annotated[ChainsTask | FilesTask, Field(discriminator="name")]
+
+
+class Hardware(_Section):
+    """What one phase runs on."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs of a phase; 0 on a CPU."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """CPU threads of a phase; with 1, training repeats to the bit."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    vllm: bool = False
+    """Generate rollouts with vLLM, colocated on the training GPUs."""
+    vllm_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    deepspeed_stage: Literal[0, 2, 3] = 0
+    gradient_checkpointing: bool = False
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Responses in one forward and backward pass on each device; None takes a mini-batch at once."""
+
+    @property
+    def devices(self) -> int:
+        """What a phase is charged for: its GPUs, or its CPU threads without any."""
+        return self.gpus or self.threads
+
+
+class Budget(_Section):
+    """When the search ends. Each limit is checked before a submission; None means no limit."""
+
+    iterations: Annotated[int, Field(ge=1)] = 16
+    device_hours: Annotated[float, Field(gt=0)] | None = None
+    """GPU-hours, or CPU-hours without a GPU, of all attempts together."""
+    deadline_hours: Annotated[float, Field(gt=0)] | None = None
+    """Wall hours since the search was created."""
+
+
+class EarlyStop(_Section):
+    """When running phases are judged (section 3.5)."""
+
+    enabled: bool = True
+    interval_seconds: Annotated[float, Field(ge=0)] = 900.0
+    """Seconds between two judgements of a phase; 0 judges every validation, in order, so that runs repeat exactly."""
+    first_step: Annotated[int, Field(ge=1)] = 10
+    """Steps of the phase before the first judgement."""
+
+
+class Agents(_Section):
+    """Who proposes, stops and repairs."""
+
+    kind: Literal["playbook"] = "playbook"
+
+
+class LocalClusterConfig(_Section):
+    """This machine, through submitit's local executor."""
+
+    kind: Literal["local"] = "local"
+    time_limit_minutes: Annotated[float, Field(gt=0)] = 24 * 60.0
+    grace_seconds: Annotated[float, Field(ge=0)] = 5.0
+    """How long a job may be unknown to the cluster, without a marker, before it counts as vanished."""
+
+
+class Rehearsal(_Section):
+    """How the rehearsal trainer behaves; nothing is trained."""
+
+    step_seconds: Annotated[float, Field(ge=0)] = 0.05
+    train_rows: Annotated[int, Field(ge=1)] = 512
+    failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of phases that exit with an error."""
+
+
+class SearchConfig(_Section):
+    """One search, frozen at its creation into `search.json`."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    trainer: Literal["trl", "rehearsal"] = "trl"
+    model: str
+    """Folder of a Hugging Face model, or `builtin:chains` for the policy that the demo makes."""
+    task: TaskConfig
+    configuration: Configuration = Configuration()
+    """Where the search starts: node 0 trains with this."""
+    bounds: dict[str, Bounds] = {}
+    """Narrower limits for single hyperparameters."""
+    validate_every_steps: Annotated[int, Field(ge=1)] = 10
+    """Steps between two validations, each with a checkpoint; the last step is always validated."""
+    rules: Rules = Rules()
+    budget: Budget = Budget()
+    max_parallel_phases: Annotated[int, Field(ge=1, le=64)] = 1
+    max_attempts: Annotated[int, Field(ge=1)] = 5
+    """Attempts in a row without a new checkpoint before a phase counts as failed."""
+    early_stop: EarlyStop = EarlyStop()
+    agents: Agents = Agents()
+    cluster: LocalClusterConfig = LocalClusterConfig()
+    hardware: Hardware = Hardware()
+    rehearsal: Rehearsal = Rehearsal()
+    tick_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Floor between two ticks."""
+    live_views: bool = True
+    """Refresh plots, HDF5 files and the report whenever a phase ends, in a process of their own."""
+
+    @field_validator("configuration", mode="before")
+    @classmethod
+    def _known_hyperparameters(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            for key in value:
+                if key not in HYPERPARAMETERS and key != "overrides":
+                    raise ValueError(
+                        _unknown(f"hyperparameter {key!r}", str(key), [*HYPERPARAMETERS, "overrides"])
+                    )
+        return value
+
+    @model_validator(mode="after")
+    def _values_in_bounds(self) -> SearchConfig:
+        for key, own in self.bounds.items():
+            if key not in HYPERPARAMETERS:
+                raise ValueError(_unknown(f"hyperparameter {key!r} in bounds", key, list(HYPERPARAMETERS)))
+            if own.low is not None and own.high is not None and own.low > own.high:
+                raise ValueError(f"bounds.{key}: low {own.low:g} is above high {own.high:g}")
+        problems = self.configuration.problems(self.bounds)
+        if problems:
+            raise ValueError("configuration." + problems[0])
+        return self
+
+
+def load(path: Path) -> SearchConfig:
+    """Read and check a `search.yaml`; relative paths in it are taken from its folder.
+
+    Raises:
+        ConfigurationError: the file is not there, not YAML, or wrong somewhere; the message says where.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"{path} is not there", "`llmzero-hpc init` writes one to start from"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigurationError(
+            f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})"
+        ) from None
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"{path}: holds no settings", "`llmzero-hpc init` writes one to start from")
+    try:
+        config = SearchConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {_first_line(error)}") from None
+    return _with_absolute_paths(config, path.resolve().parent)
+
+
+def _with_absolute_paths(config: SearchConfig, folder: Path) -> SearchConfig:
+    model = (
+        config.model if config.model.startswith("builtin:") else str(folder / Path(config.model).expanduser())
+    )
+    task = config.task
+    if isinstance(task, FilesTask):
+        paths = {
+            key: folder / value.expanduser()
+            for key in ("train", "validation", "test", "reward")
+            if (value := getattr(task, key)) is not None
+        }
+        task = task.model_copy(update=paths)
+    return config.model_copy(update={"model": model, "task": task})
+
+
+def _first_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return _unknown(f"unknown key {where!r}", str(first["loc"][-1]), _siblings(first["loc"]))
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    if not where or message.startswith(where):
+        return message
+    shown = repr(first["input"])
+    return f"{where}: {message}" + (f" (found {shown})" if len(shown) <= 40 else "")  # noqa: PLR2004 - a readable line
+
+
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
+    section: Any = SearchConfig
+    for part in location[:-1]:
+        field = getattr(section, "model_fields", {}).get(part)
+        section = getattr(field, "annotation", None)
+    return list(getattr(section, "model_fields", {}))
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"{what} is unknown" + (f"; did you mean {close[0]!r}?" if close else "")

@@ -1,0 +1,1 @@
+"""Tasks: rows of a dataset and the reward of a response."""
