@@ -146,9 +146,7 @@ class SearchConfig(_Section):
         if isinstance(value, dict):
             for key in value:
                 if key not in HYPERPARAMETERS and key != "overrides":
-                    raise ValueError(
-                        _unknown(f"hyperparameter {key!r}", str(key), [*HYPERPARAMETERS, "overrides"])
-                    )
+                    raise ValueError(_unknown(f"hyperparameter {key!r}", str(key), [*HYPERPARAMETERS, "overrides"]))
         return value
 
     @model_validator(mode="after")
@@ -173,9 +171,7 @@ def load(path: Path) -> SearchConfig:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigurationError(
-            f"{path} is not there", "`llmzero-hpc init` writes one to start from"
-        ) from None
+        raise ConfigurationError(f"{path} is not there", "`llmzero-hpc init` writes one to start from") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
     try:
@@ -183,9 +179,7 @@ def load(path: Path) -> SearchConfig:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigurationError(
-            f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})"
-        ) from None
+        raise ConfigurationError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(data, dict):
         raise ConfigurationError(f"{path}: holds no settings", "`llmzero-hpc init` writes one to start from")
     try:
@@ -196,9 +190,7 @@ def load(path: Path) -> SearchConfig:
 
 
 def _with_absolute_paths(config: SearchConfig, folder: Path) -> SearchConfig:
-    model = (
-        config.model if config.model.startswith("builtin:") else str(folder / Path(config.model).expanduser())
-    )
+    model = config.model if config.model.startswith("builtin:") else str(folder / Path(config.model).expanduser())
     task = config.task
     if isinstance(task, FilesTask):
         paths = {

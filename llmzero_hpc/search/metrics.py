@@ -58,9 +58,7 @@ class Series:
     def points(self, name: str) -> tuple[tuple[int, float], ...]:
         """(step, value) of one metric, where it was reported and is finite."""
         return tuple(
-            (row.step, row.values[name])
-            for row in self.rows
-            if name in row.values and math.isfinite(row.values[name])
+            (row.step, row.values[name]) for row in self.rows if name in row.values and math.isfinite(row.values[name])
         )
 
     def up_to(self, step: int) -> Series:
