@@ -95,10 +95,14 @@ class FailureRequest:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """An answer: the configuration of the debug phase. It resumes where the failed phase's newest checkpoint is, if any."""
+    """An answer: the configuration of the debug phase, and the checkpoint of the failed phase that it resumes.
+
+    With `resume_step` None it starts where the failed phase had started.
+    """
 
     configuration: Configuration
     rationale: Rationale
+    resume_step: int | None = None
 
 
 class Agents(ABC):

@@ -106,6 +106,8 @@ class Attempt:
     ending: Ending | None = None
     exit_code: int | None = None
     device_seconds: float = 0.0
+    resumed_step: int = 0
+    """Newest complete checkpoint when it was intended; attempts that share it gained nothing."""
     missing_since: float | None = None
     """Since when the cluster has not known the job; cleared when it is seen again."""
 
