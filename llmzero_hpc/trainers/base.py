@@ -43,6 +43,8 @@ class PhaseSpec:
     first_step: int
     total_steps: int
     validate_every_steps: int
+    validation_max_response_length: int
+    """The same in all phases of a search, so that their scores compare: the largest limit that it allows."""
     parent_adapter: Path | None
     checkpoints: Path
     training_state: Path

@@ -1,0 +1,62 @@
+"""The specification files that a trainer's command reads: YAML, written whole, checked when read."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from llmzero_hpc.errors import ConfigurationError
+from llmzero_hpc.store.atomic import write_bytes
+from llmzero_hpc.trainers.base import EvaluationSpec, PhaseSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_Specification = TypeVar("_Specification", PhaseSpec, EvaluationSpec)
+
+
+def write_specification(path: Path, specification: PhaseSpec | EvaluationSpec) -> None:
+    """Write a specification as YAML, by rename; `read_phase` and `read_evaluation` return an equal one."""
+    data = _adapter(type(specification)).dump_python(specification, mode="json")
+    write_bytes(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120).encode())
+
+
+def read_phase(path: Path) -> PhaseSpec:
+    """The specification of a phase.
+
+    Raises:
+        ConfigurationError: the file is not there or is not such a specification.
+    """
+    return _read(path, PhaseSpec)
+
+
+def read_evaluation(path: Path) -> EvaluationSpec:
+    """The specification of an evaluation.
+
+    Raises:
+        ConfigurationError: the file is not there or is not such a specification.
+    """
+    return _read(path, EvaluationSpec)
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _read(path: Path, kind: type[_Specification]) -> _Specification:
+    try:
+        data = yaml.safe_load(path.read_bytes())
+        result: _Specification = _adapter(kind).validate_python(data)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"{path}: {where or 'it'}: {first['msg']}") from None
+    return result
