@@ -33,8 +33,9 @@ VALIDATION_SCORE = "val_score"
 
 @dataclass(frozen=True, slots=True)
 class MetricRow:
-    """What a trainer reported for one step. `step` is numbered along the strategy, so a phase starts after its checkpoint.
+    """What a trainer reported for one step.
 
+    `step` is numbered along the strategy, so a phase starts after the checkpoint that it resumes from.
     `values` holds canonical names only; what the trainer calls them stays in `raw` of the metrics file.
     A row with `val_score` is written after the checkpoint of that step is complete.
     """

@@ -9,7 +9,7 @@ from llmzero_hpc.search.configuration import Configuration
 
 
 class NodeStatus(StrEnum):
-    """Life of a node (DESIGN 5). The first five are active, the last four final."""
+    """Life of a node. The first five are active, the last four final."""
 
     PLANNED = "planned"
     """Its parent is chosen; an agent is asked for its configuration."""
@@ -119,7 +119,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class StopDecision:
-    """Why a phase was ended early. What it reached after `step` does not count, so that a late kill changes no result."""
+    """Why a phase was ended early. What it reached after `step` does not count, so a late kill changes no result."""
 
     step: int
     reason: str
@@ -196,8 +196,13 @@ class Node:
 
     @property
     def counts(self) -> bool:
-        """A run that the statistics count: final, and not taken out by a person before it scored (DESIGN 4)."""
+        """A run that the statistics count: final, and not taken out by a person before it scored."""
         return self.status.is_final and (self.status is not NodeStatus.CANCELLED or self.score is not None)
+
+    @property
+    def is_under_failure(self) -> bool:
+        """A debug node that hangs under the failure it is to repair; a repair that succeeded has moved away."""
+        return self.kind is TransitionKind.DEBUG and self.parent == self.repairs
 
     @property
     def attempt(self) -> Attempt | None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What governs selection (DESIGN 4). The names in brackets are the paper's."""
+    """What governs selection (appendices D.2 and D.3, section 3.3). The names in brackets are the paper's.
+
+    Raises:
+        ValueError: a value with which the equations mean nothing.
+    """
 
     exploration: float = 1.414
     """Weight of the exploration term [C]."""
@@ -24,3 +29,14 @@ class Rules:
     max_debug_depth: int = 5
     min_scratch_ratio: float = 0.2
     """From-scratch nodes, root included, among all nodes [rho_min]; 0 turns injection off."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would stop or derail a search long after it was created."""
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} must be a number of at least 0, not {value}")
+        if self.shaping_temperature == 0:
+            raise ValueError("shaping_temperature must be above 0")
+        if self.max_evolve_children == 0:
+            raise ValueError("max_evolve_children must be at least 1")

@@ -94,3 +94,10 @@ class Tree:
         while node.kind is TransitionKind.DEBUG and node.repairs is not None:
             depth, node = depth + 1, self[node.repairs]
         return depth
+
+    def first_failure(self, node_id: int) -> Node:
+        """The failure at the start of this node's debug chain; the node itself where it repairs nothing."""
+        node = self[node_id]
+        while node.kind is TransitionKind.DEBUG and node.repairs is not None:
+            node = self[node.repairs]
+        return node

@@ -1,0 +1,161 @@
+"""Where the tree grows next: from-scratch injection, then UCT with a virtual new child (section 3.2, appendix D)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from llmzero_hpc.search.node import Node, NodeStatus, TransitionKind
+from llmzero_hpc.search.statistics import TreeStatistics, survey
+from llmzero_hpc.search.uct import uct_of_child, uct_of_new_child
+
+if TYPE_CHECKING:
+    from llmzero_hpc.search.rules import Rules
+    from llmzero_hpc.search.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """The next phase to begin: its kind and its place in the tree.
+
+    `parent` of an evolve phase is where it resumes, of a scratch phase only where it hangs. A debug phase hangs under
+    the failure that it `repairs`.
+    """
+
+    kind: TransitionKind
+    parent: int
+    repairs: int | None = None
+
+
+class Standstill(StrEnum):
+    """Why there is nothing to begin."""
+
+    WAITING = "waiting"
+    """Nothing can be expanded now; the phases in flight may change that."""
+    EXHAUSTED = "exhausted"
+    """Nothing can ever be expanded again, and nothing is in flight."""
+
+
+def select(tree: Tree, rules: Rules) -> Expansion | Standstill:
+    """The next phase to begin, decided from the tree alone; equal trees give equal decisions.
+
+    Call it once for each free slot and add the node before the next call: active nodes take places among the children
+    and count as visits, so the next decision goes elsewhere. Ties go to the older node, and against a new child.
+
+    Raises:
+        ValueError: the tree is empty; the first root is the caller's to make.
+    """
+    if not tree.nodes:
+        raise ValueError("an empty tree has no node to expand; create node 0 first")
+
+    # From scratch: when too few phases are, one more under the best node, whose places it does not take.
+    host = max((node for node in tree if _growth(node) is TransitionKind.EVOLVE), key=_score_then_age, default=None)
+    from_scratch = sum(node.kind is TransitionKind.SCRATCH for node in tree)
+    if host is not None and from_scratch / len(tree) < rules.min_scratch_ratio:
+        return Expansion(TransitionKind.SCRATCH, host.id)
+
+    # Standstill: only subtrees in which something can be expanded now take part in the rest.
+    statistics = survey(tree)
+    is_open = _open_subtrees(tree, statistics, rules)
+    open_roots = [root for root in statistics.roots if is_open[root]]
+    if not open_roots:
+        return Standstill.WAITING if tree.active() else Standstill.EXHAUSTED
+
+    # Descend: at each node a virtual new child competes with the open children. There is one open root at most: a
+    # second root is the repair of the first (`growth.settle`), which is pruned then.
+    node = tree[open_roots[0]]
+    while True:
+        here = statistics.subtrees[node.id]
+        open_children = [child for child in statistics.children[node.id] if is_open[child]]
+        promises = {
+            child: uct_of_child(here, statistics.subtrees[child], statistics.scores, rules) for child in open_children
+        }
+        best_child = max(open_children, key=promises.__getitem__, default=None)
+        taken = _places_taken(tree, statistics.children[node.id])
+        if _has_room(tree, node, taken, rules):
+            new = uct_of_new_child(here, node.score, taken, statistics.scores, rules)
+            if best_child is None or new > promises[best_child]:
+                return _expansion(node)
+        assert best_child is not None  # noqa: S101 - an open node without room has an open child
+        node = tree[best_child]
+
+
+def is_terminal(tree: Tree, node_id: int, rules: Rules) -> bool:
+    """Whether nothing can ever grow from this node or below it; `terminal_nodes` answers for a whole tree at once."""
+    return node_id in terminal_nodes(tree, rules)
+
+
+def terminal_nodes(tree: Tree, rules: Rules) -> frozenset[int]:
+    """Nodes that can no longer produce children, and whose children are all terminal (section 3.2, subtree pruning).
+
+    Pruned nodes; final nodes without a score; failures whose repairs are used up; nodes with all places taken by
+    terminal children. An active node is not terminal, as nobody knows what becomes of it. Terminality is derived and
+    not kept: a from-scratch phase that is put under a terminal node ends it.
+    """
+    statistics = survey(tree)
+    terminal: set[int] = set()
+    for node in reversed(tree.nodes):
+        children = statistics.children[node.id]
+        can_grow = node.is_active or _has_room(tree, node, _places_taken(tree, children), rules)
+        if node.pruned or (not can_grow and terminal.issuperset(children)):
+            terminal.add(node.id)
+    return frozenset(terminal)
+
+
+def _growth(node: Node) -> TransitionKind | None:
+    """How a child of this node comes about: a failure is repaired, a scored phase evolves; None where nothing can.
+
+    A repair that a person cancelled after it scored stays where it is: growing on it would be lost once another
+    repair of the same failure succeeds.
+    """
+    if node.is_active or node.pruned:
+        return None
+    if node.status is NodeStatus.FAILED:
+        return TransitionKind.DEBUG
+    if node.score is None or node.is_under_failure:
+        return None
+    return TransitionKind.EVOLVE
+
+
+def _has_room(tree: Tree, node: Node, places_taken: int, rules: Rules) -> bool:
+    """Whether a child can be created now."""
+    growth = _growth(node)
+    if growth is TransitionKind.DEBUG:
+        return places_taken < rules.max_debug_children and tree.debug_depth(node.id) < rules.max_debug_depth
+    return growth is TransitionKind.EVOLVE and places_taken < rules.max_evolve_children
+
+
+def _places_taken(tree: Tree, children: tuple[int, ...]) -> int:
+    return sum(_takes_place(tree, tree[child]) for child in children)
+
+
+def _takes_place(tree: Tree, child: Node) -> bool:
+    """Whether a child counts against its parent's limit [k]; active and terminal ones do.
+
+    A repair that succeeded has the place of the failure it stands for, so the repair of a from-scratch phase has none.
+    """
+    if child.pruned or (child.status is NodeStatus.CANCELLED and child.score is None):
+        return False
+    return child.is_under_failure or tree.first_failure(child.id).kind is not TransitionKind.SCRATCH
+
+
+def _open_subtrees(tree: Tree, statistics: TreeStatistics, rules: Rules) -> list[bool]:
+    """For each node, whether a child can be created now, there or below. Phase by phase that is: not terminal."""
+    is_open = [False] * len(tree)
+    for node in reversed(tree.nodes):
+        children = statistics.children[node.id]
+        is_open[node.id] = any(is_open[child] for child in children) or _has_room(
+            tree, node, _places_taken(tree, children), rules
+        )
+    return is_open
+
+
+def _expansion(node: Node) -> Expansion:
+    if _growth(node) is TransitionKind.DEBUG:
+        return Expansion(TransitionKind.DEBUG, node.id, repairs=node.id)
+    return Expansion(TransitionKind.EVOLVE, node.id)
+
+
+def _score_then_age(node: Node) -> tuple[float, int]:
+    return (float("-inf") if node.score is None else node.score, -node.id)
