@@ -93,7 +93,7 @@ class Agents(_Section):
 
 
 class LocalClusterConfig(_Section):
-    """This machine, through submitit's local executor."""
+    """The machine itself, through submitit's local executor."""
 
     kind: Literal["local"] = "local"
     time_limit_minutes: Annotated[float, Field(gt=0)] = 24 * 60.0
@@ -139,6 +139,14 @@ class SearchConfig(_Section):
     """Floor between two ticks."""
     live_views: bool = True
     """Refresh plots, HDF5 files and the report whenever a phase ends, in a process of their own."""
+
+    def validation_max_response_length(self, configuration: Configuration) -> int:
+        """Limit of validation and test responses, tokens: the largest that the search allows.
+
+        One limit for all phases, so that their scores can be compared; without a bound, the phase's own.
+        """
+        high = self.bounds.get("max_response_length", Bounds()).high
+        return configuration.max_response_length if high is None else int(high)
 
     @field_validator("configuration", mode="before")
     @classmethod

@@ -1,0 +1,1 @@
+"""The controller: one reconciliation at a time between the tree, the cluster and the agents."""

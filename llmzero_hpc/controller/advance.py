@@ -1,0 +1,161 @@
+"""What an observation makes of a node: pure functions, so that every ending can be tested without a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from llmzero_hpc.cluster.base import JobObservation, JobState
+from llmzero_hpc.search.node import Attempt, Checkpoint, Ending, Node, NodeStatus
+from llmzero_hpc.store.marker import Marker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llmzero_hpc.search.metrics import Series
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """The witnesses on one attempt.
+
+    `answered` says whether the cluster could be asked; only then does a missing `job` mean anything.
+    """
+
+    now: float
+    answered: bool
+    job: JobObservation | None
+    marker: Marker | None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The constants of advancing.
+
+    Attributes:
+        grace_seconds: how long one witness alone (the cluster, or the job's absence) must stand to be believed.
+        devices: what an attempt is charged for each second.
+        max_attempts: attempts in a row without a new checkpoint before the phase counts as failed.
+    """
+
+    grace_seconds: float
+    devices: int
+    max_attempts: int
+
+
+_ENDING_BY_STATE = {
+    JobState.COMPLETED: Ending.VANISHED,  # ended without its marker: nothing can be said of the trainer
+    JobState.FAILED: Ending.VANISHED,
+    JobState.CANCELLED: Ending.STOPPED,
+    JobState.TIME_LIMIT: Ending.TIME_LIMIT,
+    JobState.PREEMPTED: Ending.PREEMPTED,
+    JobState.NODE_FAILURE: Ending.NODE_FAILURE,
+}
+
+
+def advance_attempt(attempt: Attempt, report: JobReport, policy: Policy) -> Attempt:
+    """An attempt after a look at its witnesses; two of them end it, one alone only after the grace time."""
+    if attempt.is_over or attempt.job is None:
+        return attempt
+    live = report.job is not None and report.job.state.is_live
+    marker = report.marker if report.marker is not None and report.marker.name == attempt.name else None
+    attempt = _charged(attempt, report, marker, policy)
+    if live:
+        return replace(attempt, missing_since=None)
+    if marker is not None and report.answered:
+        return _ended(attempt, _ending_of(marker, report.job), marker.ended_at, marker.exit_code, policy)
+    if not report.answered:
+        return attempt
+    if attempt.missing_since is None:
+        return replace(attempt, missing_since=report.now)
+    if report.now - attempt.missing_since < policy.grace_seconds:
+        return attempt
+    ending = Ending.VANISHED if report.job is None else _ENDING_BY_STATE[report.job.state]
+    return _ended(attempt, ending, attempt.missing_since, None, policy)
+
+
+def _ending_of(marker: Marker, job: JobObservation | None) -> Ending:
+    if marker.outcome == "completed":
+        return Ending.COMPLETED
+    if marker.outcome == "error":
+        return Ending.ERROR
+    return Ending.STOPPED if job is None else _ENDING_BY_STATE.get(job.state, Ending.STOPPED)
+
+
+def _charged(attempt: Attempt, report: JobReport, marker: Marker | None, policy: Policy) -> Attempt:
+    started = attempt.started_at
+    if started is None:
+        started = marker.started_at if marker else (report.job.started_at if report.job else None)
+    if started is None:
+        return attempt
+    seen_alive = report.job is not None and report.job.state.is_live
+    until = marker.ended_at if marker else (report.now if seen_alive else started)
+    cost = max(attempt.device_seconds, max(0.0, until - started) * policy.devices)
+    return replace(attempt, started_at=started, device_seconds=cost)
+
+
+def _ended(attempt: Attempt, ending: Ending, ended_at: float, exit_code: int | None, policy: Policy) -> Attempt:
+    cost = attempt.device_seconds
+    if attempt.started_at is not None:
+        cost = max(0.0, ended_at - attempt.started_at) * policy.devices
+    return replace(
+        attempt, ending=ending, ended_at=ended_at, exit_code=exit_code, device_seconds=cost, missing_since=None
+    )
+
+
+def with_progress(node: Node, series: Series, complete: Iterable[int]) -> Node:
+    """A node with what its metrics and checkpoints show; nothing after a stop decision counts."""
+    limit = node.stop.step if node.stop else None
+    rows = series.rows if limit is None else series.up_to(limit).rows
+    usable = set(complete)
+    checkpoints = tuple(
+        Checkpoint(row.step, row.validation_score)
+        for row in rows
+        if row.validation_score is not None and row.step >= node.first_step and row.step in usable
+    )
+    return replace(node, checkpoints=checkpoints, last_step=rows[-1].step if rows else node.last_step)
+
+
+def advance_node(node: Node, attempt: Attempt, policy: Policy, *, hold: bool) -> Node:
+    """A node after its newest attempt was advanced.
+
+    `hold` keeps a node whose job has ended from becoming final while judgements on it are still owed.
+    """
+    node = replace(node, attempts=(*node.attempts[:-1], attempt))
+    if attempt.job is None and not attempt.is_over:
+        return node
+    if not attempt.is_over:
+        running = attempt.started_at is not None
+        return replace(node, status=NodeStatus.RUNNING if running else NodeStatus.PENDING)
+    if hold:
+        return node
+    if node.stop is not None:
+        return replace(node, status=NodeStatus.EARLY_STOPPED)
+    if node.cancel_requested:
+        return replace(node, status=NodeStatus.CANCELLED)
+    if attempt.ending is Ending.COMPLETED:
+        return replace(node, status=NodeStatus.COMPLETED)
+    if attempt.ending is Ending.ERROR:
+        return replace(node, status=NodeStatus.FAILED, problem=f"the trainer exited with code {attempt.exit_code}")
+    fruitless = attempts_without_progress(node)
+    if fruitless >= policy.max_attempts:
+        ending = attempt.ending.value if attempt.ending else ""
+        problem = f"{fruitless} attempts in a row gained no checkpoint; the last ended as {ending}"
+        return replace(node, status=NodeStatus.FAILED, problem=problem)
+    return replace(node, status=NodeStatus.PROPOSED)
+
+
+def attempts_without_progress(node: Node) -> int:
+    """Attempts at the end of the list that left the phase where it was."""
+    reached = newest_checkpoint(node)
+    count = 0
+    for attempt in reversed(node.attempts):
+        if attempt.resumed_step != reached:
+            break
+        count += 1
+    return count
+
+
+def newest_checkpoint(node: Node) -> int:
+    """Step of the newest complete checkpoint of this phase; where it started if there is none."""
+    return node.checkpoints[-1].step if node.checkpoints else node.first_step - 1

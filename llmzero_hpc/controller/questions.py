@@ -1,0 +1,215 @@
+"""What the agents are asked about a tree, and what is made of their answers: pure."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from llmzero_hpc.agents.base import FailureRequest, Proposal, ProposalRequest, Repair, Sibling, StopRequest
+from llmzero_hpc.search.node import CheckpointReference, Node, NodeStatus, Rationale, TransitionKind
+from llmzero_hpc.search.strategy import StrategyPhase, concatenated, path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llmzero_hpc.config import SearchConfig
+    from llmzero_hpc.search.configuration import Configuration
+    from llmzero_hpc.search.metrics import Series
+    from llmzero_hpc.search.selection import Expansion
+    from llmzero_hpc.search.tree import Tree
+
+
+def seed_of(search_seed: int, node_id: int) -> int:
+    """The training seed of a node: fixed by the search's seed and the node's id, so that a rerun repeats."""
+    digest = hashlib.sha256(f"{search_seed}/{node_id}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") % 2**31
+
+
+def planned_node(tree: Tree, expansion: Expansion, config: SearchConfig, now: float) -> Node:
+    """The next node, before an agent has been asked for its configuration."""
+    return Node(
+        id=len(tree),
+        kind=expansion.kind,
+        parent=expansion.parent,
+        seed=seed_of(config.seed, len(tree)),
+        created_at=now,
+        repairs=expansion.repairs,
+    )
+
+
+def root_node(config: SearchConfig, train_rows: int, now: float) -> Node:
+    """Node 0: from scratch, with the configuration of `search.yaml`."""
+    return Node(
+        id=0,
+        kind=TransitionKind.SCRATCH,
+        parent=None,
+        seed=seed_of(config.seed, 0),
+        created_at=now,
+        status=NodeStatus.PROPOSED,
+        configuration=config.configuration,
+        total_steps=config.configuration.steps(train_rows),
+        rationale=Rationale(author="default", diagnosis="The search starts with the configuration of search.yaml."),
+    )
+
+
+class Questions:
+    """Builds requests from a tree. `series_of` gives the counted rows of a node's own phase."""
+
+    def __init__(self, config: SearchConfig, train_rows: int, series_of: Callable[[Node], Series]) -> None:
+        self._config = config
+        self._train_rows = train_rows
+        self._series_of = series_of
+
+    def proposal(self, tree: Tree, node: Node, iterations_left: int) -> ProposalRequest:
+        """What the proposer is asked for a planned node of kind scratch or evolve."""
+        parent = self._parent(tree, node)
+        scratch = node.kind is TransitionKind.SCRATCH
+        others = (n for n in tree if n.kind is TransitionKind.SCRATCH) if scratch else iter(tree.children(parent.id))
+        best = tree.best()
+        return ProposalRequest(
+            kind=node.kind,
+            parent=parent,
+            series=self._series_of(parent),
+            strategy=self._trajectory(tree, parent),
+            checkpoints=() if scratch else parent.checkpoints,
+            siblings=tuple(
+                Sibling(other, _gain(other, parent)) for other in others if other.id != node.id and other.configuration
+            ),
+            best_score=best.score if best else None,
+            bounds=self._config.bounds,
+            train_rows=self._train_rows,
+            validate_every_steps=self._config.validate_every_steps,
+            iterations_left=iterations_left,
+            seed=node.seed,
+        )
+
+    def stop(self, tree: Tree, node: Node, step: int) -> StopRequest | None:
+        """What the early stopper is asked about a phase at `step`; None while there is nothing to compare with."""
+        best = max(tree.scored(), key=lambda n: (n.score or 0.0, -n.id), default=None)
+        if best is None or best.best is None or best.score is None or node.total_steps is None:
+            return None
+        own = self._series_of(node).up_to(step)
+        before = () if node.resume is None else path(tree, node.resume.node, node.resume.step)
+        phases = [(phase, self._series_of(phase.node)) for phase in before]
+        phases.append((StrategyPhase(node, node.first_step, step), own))
+        return StopRequest(
+            node=node,
+            series=own,
+            strategy=concatenated(phases),
+            best=self._trajectory(tree, best, best.best.step),
+            best_score=best.score,
+            last_step=node.first_step + node.total_steps - 1,
+        )
+
+    def failure(self, tree: Tree, node: Node, log_tail: str) -> FailureRequest:
+        """What the error analyzer is asked for a planned debug node."""
+        failed = self._parent(tree, node)
+        attempt = failed.attempt
+        return FailureRequest(
+            node=failed,
+            exit_code=attempt.exit_code if attempt else None,
+            log_tail=log_tail,
+            series=self._series_of(failed),
+            earlier=tuple(n for n in tree if n.repairs == failed.id and n.id != node.id and n.configuration),
+            bounds=self._config.bounds,
+        )
+
+    def _trajectory(self, tree: Tree, node: Node, step: int | None = None) -> Series:
+        return concatenated([(phase, self._series_of(phase.node)) for phase in path(tree, node.id, step)])
+
+    @staticmethod
+    def _parent(tree: Tree, node: Node) -> Node:
+        source = node.repairs if node.kind is TransitionKind.DEBUG else node.parent
+        if source is None:
+            raise ValueError(f"node {node.id} has no parent to ask about")
+        return tree[source]
+
+
+def _gain(node: Node, parent: Node) -> float | None:
+    if node.score is None or parent.score is None or not node.status.is_final:
+        return None
+    return node.score - parent.score
+
+
+def fallback_proposal(request: ProposalRequest) -> Proposal:
+    """What is done when no usable answer came: the parent's configuration once more, from its best checkpoint."""
+    configuration = request.parent.configuration
+    if configuration is None:
+        raise ValueError(f"node {request.parent.id} has no configuration")
+    best = max(request.checkpoints, key=lambda point: (point.score, -point.step), default=None)
+    rationale = Rationale(
+        "fallback", "No usable answer came; the parent's configuration is repeated with another seed."
+    )
+    return Proposal(configuration, best.step if best else None, rationale)
+
+
+def fallback_repair(request: FailureRequest) -> Repair:
+    """What is done when the error analyzer gave no usable answer: the same once more."""
+    configuration = request.node.configuration
+    if configuration is None:
+        raise ValueError(f"node {request.node.id} has no configuration")
+    return Repair(
+        configuration, Rationale("fallback", "No usable answer came; the failed phase is tried again as it was.")
+    )
+
+
+def proposal_problems(
+    request: ProposalRequest, proposal: Proposal, trainer_problems: Callable[[Configuration], list[str]]
+) -> list[str]:
+    """Why an answer cannot be used; empty when it can."""
+    problems = proposal.configuration.problems(request.bounds)
+    parent = request.parent.configuration
+    if request.kind is TransitionKind.SCRATCH:
+        if proposal.resume_step is not None:
+            problems.append("a scratch phase resumes from no checkpoint")
+    else:
+        steps = {point.step for point in request.checkpoints}
+        if proposal.resume_step not in steps:
+            problems.append(f"step {proposal.resume_step} is not a checkpoint of node {request.parent.id}")
+        if parent is not None:
+            problems.extend(f"{name} is fixed in a strategy" for name in parent.fixed_changes(proposal.configuration))
+    return problems or trainer_problems(proposal.configuration)
+
+
+def repair_problems(
+    request: FailureRequest, repair: Repair, trainer_problems: Callable[[Configuration], list[str]]
+) -> list[str]:
+    """Why a repair cannot be used; empty when it can."""
+    problems = repair.configuration.problems(request.bounds)
+    failed = request.node
+    resumes = failed.resume is not None or repair.resume_step is not None
+    if repair.resume_step is not None and repair.resume_step not in {point.step for point in failed.checkpoints}:
+        problems.append(f"step {repair.resume_step} is not a checkpoint of node {failed.id}")
+    if resumes and failed.configuration is not None:
+        problems.extend(
+            f"{name} is fixed in a strategy" for name in failed.configuration.fixed_changes(repair.configuration)
+        )
+    return problems or trainer_problems(repair.configuration)
+
+
+def with_proposal(node: Node, request: ProposalRequest, proposal: Proposal) -> Node:
+    """A planned node with its checked answer: ready to be submitted."""
+    resume = None if proposal.resume_step is None else CheckpointReference(request.parent.id, proposal.resume_step)
+    return replace(
+        node,
+        status=NodeStatus.PROPOSED,
+        configuration=proposal.configuration,
+        resume=resume,
+        total_steps=proposal.configuration.steps(request.train_rows),
+        rationale=proposal.rationale,
+    )
+
+
+def with_repair(node: Node, request: FailureRequest, repair: Repair, train_rows: int) -> Node:
+    """A planned debug node with its checked repair: ready to be submitted."""
+    failed = request.node
+    resume = failed.resume if repair.resume_step is None else CheckpointReference(failed.id, repair.resume_step)
+    return replace(
+        node,
+        status=NodeStatus.PROPOSED,
+        configuration=repair.configuration,
+        resume=resume,
+        total_steps=repair.configuration.steps(train_rows),
+        rationale=repair.rationale,
+    )

@@ -1,0 +1,205 @@
+"""From an intent on disk to exactly one job: submit, and after a crash adopt or submit again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from llmzero_hpc.cluster.base import JobRequest
+from llmzero_hpc.controller.advance import newest_checkpoint
+from llmzero_hpc.errors import ClusterError
+from llmzero_hpc.search.node import Attempt, Ending, Node, NodeStatus
+from llmzero_hpc.tasks.base import Split
+from llmzero_hpc.trainers.base import EvaluationSpec, PhaseSpec
+from llmzero_hpc.trainers.checkpoints import checkpoint_path
+from llmzero_hpc.trainers.specification import write_specification
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llmzero_hpc.cluster.base import Cluster
+    from llmzero_hpc.search.tree import Evaluation, Tree
+    from llmzero_hpc.store.phase_directory import PhaseDirectory
+    from llmzero_hpc.store.search_directory import SearchDirectory
+    from llmzero_hpc.trainers.base import LaunchPlan, Trainer
+
+
+class Submission:
+    """Turns phases and evaluations into jobs.
+
+    The order is: intent (an attempt with a name that is unique for ever) committed to `tree.json`; specification
+    written; cluster asked; job recorded. A crash after any of these is healed by asking the cluster for the name
+    before anything else, so there are never two jobs for one attempt and never a job without its node.
+    """
+
+    def __init__(
+        self, directory: SearchDirectory, cluster: Cluster, trainer: Trainer, clock: Callable[[], float]
+    ) -> None:
+        self._directory = directory
+        self._record = directory.record
+        self._config = directory.record.config
+        self._cluster = cluster
+        self._trainer = trainer
+        self._clock = clock
+
+    def intended(self, node: Node) -> Node:
+        """A proposed node with its next attempt, to be committed before `launched`."""
+        number = len(node.attempts) + 1
+        attempt = Attempt(
+            number=number,
+            name=f"lz-{self._config.name}-{self._record.token}-{node.id:04d}-{number}",
+            intended_at=self._clock(),
+            resumed_step=newest_checkpoint(node),
+        )
+        return replace(node, status=NodeStatus.SUBMITTING, attempts=(*node.attempts, attempt))
+
+    def launched(self, tree: Tree, node: Node) -> Node:
+        """A node whose intent was just committed, with its job; still submitting if the cluster could not say."""
+        return self._put(node, self._submitted(node.attempts[-1], *self._phase(tree, node)))
+
+    def recovered(self, tree: Tree, node: Node, *, submit: bool) -> Node:
+        """A submitting node from before a crash or an outage: its job is looked up by name, and only then submitted.
+
+        With `submit` false (the phase is not wanted any more) a job that is not there ends the attempt.
+        """
+        return self._put(node, self._recovered(node.attempts[-1], *self._phase(tree, node), submit=submit))
+
+    def intended_evaluation(self, evaluation: Evaluation) -> Evaluation:
+        """An evaluation with its next attempt, to be committed before `launched_evaluation`."""
+        number = len(evaluation.attempts) + 1
+        attempt = Attempt(
+            number=number,
+            name=f"lz-{self._config.name}-{self._record.token}-{evaluation.split}-{number}",
+            intended_at=self._clock(),
+        )
+        return replace(evaluation, attempts=(*evaluation.attempts, attempt))
+
+    def launched_evaluation(self, tree: Tree, evaluation: Evaluation) -> Evaluation:
+        """As `launched`, for the evaluation."""
+        attempt = self._submitted(evaluation.attempts[-1], *self._evaluation(tree, evaluation))
+        return replace(evaluation, attempts=(*evaluation.attempts[:-1], attempt))
+
+    def recovered_evaluation(self, tree: Tree, evaluation: Evaluation) -> Evaluation:
+        """As `recovered`, for the evaluation."""
+        attempt = self._recovered(evaluation.attempts[-1], *self._evaluation(tree, evaluation), submit=True)
+        return replace(evaluation, attempts=(*evaluation.attempts[:-1], attempt))
+
+    def evaluation_folder(self, evaluation: Evaluation) -> PhaseDirectory:
+        """Where an evaluation lives."""
+        return self._directory.evaluation(evaluation.split, evaluation.checkpoint.node, evaluation.checkpoint.step)
+
+    def evaluation_result(self, evaluation: Evaluation) -> tuple[float, dict[str, float]] | None:
+        """Score and subtask scores that the evaluation job left; None when there are none."""
+        try:
+            data = json.loads(self.evaluation_folder(evaluation).result.read_bytes())
+            return float(data["score"]), {str(k): float(v) for k, v in data["subtask_scores"].items()}
+        except (OSError, ValueError, KeyError, AttributeError):
+            return None
+
+    @staticmethod
+    def _put(node: Node, attempt: Attempt) -> Node:
+        status = node.status if attempt.job is None else NodeStatus.PENDING
+        return replace(node, status=status, attempts=(*node.attempts[:-1], attempt))
+
+    def _phase(self, tree: Tree, node: Node) -> tuple[PhaseDirectory, Callable[[Path], LaunchPlan]]:
+        folder = self._directory.phase(node.id)
+
+        def plan(attempt: Path) -> LaunchPlan:
+            write_specification(folder.specification, self._phase_spec(tree, node, folder))
+            return self._trainer.plan(folder.specification, attempt)
+
+        return folder, plan
+
+    def _evaluation(self, tree: Tree, evaluation: Evaluation) -> tuple[PhaseDirectory, Callable[[Path], LaunchPlan]]:
+        folder = self.evaluation_folder(evaluation)
+
+        def plan(attempt: Path) -> LaunchPlan:
+            write_specification(folder.specification, self._evaluation_spec(tree, evaluation, folder))
+            return self._trainer.plan_evaluation(folder.specification, attempt)
+
+        return folder, plan
+
+    def _recovered(
+        self, attempt: Attempt, folder: PhaseDirectory, plan: Callable[[Path], LaunchPlan], *, submit: bool
+    ) -> Attempt:
+        try:
+            job = self._cluster.find(attempt.name, folder.attempt(attempt.number).path)
+        except ClusterError:
+            return attempt
+        if job is not None:
+            return replace(attempt, job=job)
+        return self._submitted(attempt, folder, plan) if submit else self._refused(attempt)
+
+    def _submitted(self, attempt: Attempt, folder: PhaseDirectory, plan: Callable[[Path], LaunchPlan]) -> Attempt:
+        folder.create()
+        folder.attempt(attempt.number).create()
+        directory = folder.attempt(attempt.number).path
+        hardware = self._config.hardware
+        request = JobRequest(
+            name=attempt.name,
+            directory=directory,
+            plan=plan(directory),
+            attempt=attempt.number,
+            devices=hardware.devices,
+            gpus=hardware.gpus > 0,
+            time_limit_seconds=self._config.cluster.time_limit_minutes * 60,
+        )
+        try:
+            return replace(attempt, job=self._cluster.submit(request))
+        except ClusterError:
+            # refused, or accepted and the answer lost: only the cluster knows
+            try:
+                job = self._cluster.find(attempt.name, directory)
+            except ClusterError:
+                return attempt
+        return self._refused(attempt) if job is None else replace(attempt, job=job)
+
+    def _refused(self, attempt: Attempt) -> Attempt:
+        return replace(attempt, ending=Ending.LAUNCH_FAILURE, ended_at=self._clock())
+
+    def _phase_spec(self, tree: Tree, node: Node, folder: PhaseDirectory) -> PhaseSpec:
+        configuration, total_steps = node.configuration, node.total_steps
+        if configuration is None or total_steps is None:
+            raise ValueError(f"node {node.id} was never proposed")
+        adapter = None
+        if node.resume is not None:
+            source = tree[node.resume.node]
+            adapter = checkpoint_path(self._directory.phase(source.id).checkpoints, node.resume.step)
+        return PhaseSpec(
+            search=self._config.name,
+            node=node.id,
+            seed=node.seed,
+            model=self._config.model,
+            task=self._config.task,
+            configuration=configuration,
+            first_step=node.first_step,
+            total_steps=total_steps,
+            validate_every_steps=self._config.validate_every_steps,
+            validation_max_response_length=self._config.validation_max_response_length(configuration),
+            parent_adapter=adapter,
+            checkpoints=folder.checkpoints,
+            training_state=folder.training_state,
+            hardware=self._config.hardware,
+            rehearsal=self._config.rehearsal,
+        )
+
+    def _evaluation_spec(self, tree: Tree, evaluation: Evaluation, folder: PhaseDirectory) -> EvaluationSpec:
+        node = tree[evaluation.checkpoint.node]
+        if node.configuration is None:
+            raise ValueError(f"node {node.id} was never proposed")
+        return EvaluationSpec(
+            search=self._config.name,
+            node=node.id,
+            step=evaluation.checkpoint.step,
+            seed=node.seed,
+            model=self._config.model,
+            task=self._config.task,
+            split=Split(evaluation.split),
+            adapter=checkpoint_path(self._directory.phase(node.id).checkpoints, evaluation.checkpoint.step),
+            max_response_length=self._config.validation_max_response_length(node.configuration),
+            hardware=self._config.hardware,
+            rehearsal=self._config.rehearsal,
+            result=folder.result,
+        )
