@@ -1,0 +1,115 @@
+"""The playbook's early stopper: whether a running phase can still overtake the best strategy (section 3.5, figure 9).
+
+Only validation decides, by the rate of improvement rather than the current value alone. The bias is towards letting a
+phase run: stopping one that would have won costs the search more than the rest of a phase that loses.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from llmzero_hpc.agents.base import StopAnswer, StopRequest
+from llmzero_hpc.agents.playbook.signals import Point, fallen_to_nothing, scatter
+from llmzero_hpc.search.metrics import VALIDATION_SCORE, Series
+
+AUTHOR = "playbook"
+
+LEAST_VALIDATIONS = 2
+"""Validations of the phase before it is judged: one has no rate of improvement."""
+LEAST_SHARE = 0.25
+"""Share of the phase before it is judged: a fresh optimizer and a new task of learning need some steps to show."""
+RECENT = 4
+"""Validations over which the best recent rate is looked for."""
+MARGIN = 2.0
+"""Standard deviations of the observed scatter that are granted on top of the extrapolation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """An optimistic guess of the best validation score that a phase can reach by its last step."""
+
+    level: float
+    rate: float
+    """Best recent improvement a step, never negative."""
+    margin: float
+    reach: float
+
+
+def judge(request: StopRequest) -> StopAnswer:
+    """CONTINUE, or STOP with the trajectory that says so; a pure function of the validation scores in the request."""
+    points = request.series.points(VALIDATION_SCORE)
+    if len(points) < LEAST_VALIDATIONS:
+        return _go_on(f"{len(points)} validations of this phase: too early to judge")
+    best = max(value for _, value in points)
+    if best >= request.best_score:
+        return _go_on(f"validation reached {best:.3g}, the best so far is {request.best_score:.3g}")
+    collapse = fallen_to_nothing(points)
+    if collapse is not None:
+        return StopAnswer(
+            True,
+            f"validation collapsed from {collapse.before:.3g} to {collapse.after:.3g} at step {collapse.after_step}, "
+            f"below the best {request.best_score:.3g}: {_shown(points)}",
+            AUTHOR,
+        )
+    first, step = request.node.first_step, points[-1][0]
+    if step - first + 1 < LEAST_SHARE * (request.last_step - first + 1):
+        return _go_on(f"step {step} of {first} to {request.last_step}: too early to judge")
+    if _ahead(request, best, step):
+        return _go_on(f"at step {step} it is not behind the best strategy at the same step")
+    noise = _noise(request)
+    if noise is None:
+        return _go_on("too few validations to tell noise from progress")
+    outlook = extrapolate(points, first, request.last_step, noise)
+    if outlook.reach >= request.best_score:
+        return _go_on(
+            f"improving by {outlook.rate:.2g} a step it may reach {outlook.reach:.3g} by step {request.last_step}; "
+            f"the best so far is {request.best_score:.3g}"
+        )
+    return StopAnswer(
+        True,
+        f"validation {_shown(points)} improves by {outlook.rate:.2g} a step at best; by step {request.last_step} it "
+        f"reaches at most {outlook.reach:.3g} (noise margin {outlook.margin:.2g} included), below the best "
+        f"{request.best_score:.3g}",
+        AUTHOR,
+    )
+
+
+def extrapolate(points: tuple[Point, ...], first_step: int, last_step: int, noise: float) -> Outlook:
+    """The highest of the recent scores, plus the best recent rate carried on to `last_step`, plus a noise margin.
+
+    The rate decays as one over the steps of the phase, as along a logarithmic learning curve: learning curves bend down.
+    """
+    recent = points[-RECENT:]
+    level = max(value for _, value in recent)
+    end_step, end = recent[-1]
+    rates = [(end - value) / (end_step - step) for step, value in recent[:-1]]
+    rates += [(later - value) / (at - step) for (step, value), (at, later) in zip(recent, recent[1:], strict=False)]
+    rate = max(0.0, *rates)
+    done, whole = max(1, end_step - first_step + 1), max(1, last_step - first_step + 1)
+    gain = rate * done * math.log(max(1.0, whole / done))
+    margin = MARGIN * noise
+    return Outlook(level, rate, margin, level + gain + margin)
+
+
+def _noise(request: StopRequest) -> float | None:
+    """Scatter of validation scores: the largest of what this phase, its strategy and the best strategy show."""
+    known = [
+        [value for _, value in series.points(VALIDATION_SCORE)]
+        for series in (request.series, request.strategy, request.best)
+    ]
+    return max((scatter(values) for values in known if len(values) > LEAST_VALIDATIONS), default=None)
+
+
+def _ahead(request: StopRequest, best: float, step: int) -> bool:
+    incumbent: Series = request.best.up_to(step)
+    scores = [value for _, value in incumbent.points(VALIDATION_SCORE)]
+    return bool(scores) and best >= max(scores)
+
+
+def _go_on(reason: str) -> StopAnswer:
+    return StopAnswer(False, reason, AUTHOR)
+
+
+def _shown(points: tuple[Point, ...]) -> str:
+    return ", ".join(f"{value:.3g} at step {step}" for step, value in points[-RECENT:])

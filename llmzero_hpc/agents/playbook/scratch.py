@@ -1,0 +1,126 @@
+"""Where a from-scratch phase begins: spread over the space, away from earlier ones.
+
+The paper's from-scratch phases are the search's way out of a poor default (section 3.3). Nothing that evolving phases
+believe is applied here: in particular the response limit is drawn downward as often as upward, as on some tasks a short
+limit teaches a policy to stop, and on others it is a trap.
+"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import TYPE_CHECKING
+
+from llmzero_hpc.agents.playbook.moves import fitted, limits, rounded
+from llmzero_hpc.search.configuration import Bounds, Configuration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from llmzero_hpc.search.hyperparameters import Scalar
+
+SPANS: Mapping[str, tuple[float, float]] = {
+    "learning_rate": (0.2, 4.0),
+    "kl_coefficient": (0.1, 10.0),
+    "max_response_length": (0.3, 1.5),
+    "temperature": (0.6, 1.2),
+    "clip_range": (0.75, 1.75),
+    "batch_size": (0.5, 2.0),
+}
+"""Factors on the reference between which values are drawn, where the search sets no limits of its own. Around the
+practitioner default they cover the paper's ranges for random search (appendix B.2), the learning rate and the KL
+coefficient upward too, and response lengths, which random search left alone."""
+KL_FROM_ZERO = 1e-3
+"""Centre of the draws when the reference has no KL term."""
+KL_OFF = 0.25
+"""Share of draws without a KL term where the reference has none."""
+CANDIDATES = 6
+"""Draws of which the one farthest from all earlier phases is taken: few, as many would always pick a corner."""
+_BASES = (2, 3, 5, 7, 11, 13)
+_LINEAR = frozenset({"temperature", "clip_range"})
+
+
+def draw(
+    reference: Configuration, earlier: Sequence[Configuration], bounds: Mapping[str, Bounds], seed: int
+) -> Configuration:
+    """A configuration for a scratch phase: fixed parameters and everything not in `SPANS` as in `reference`.
+
+    Halton points, rotated by the seed, of which the farthest from `earlier` is taken; unlike all of them where the
+    bounds allow it.
+    """
+    ranges = {name: _range(name, reference, bounds) for name in SPANS}
+    points = _halton(len(earlier), seed)
+    known = [_position(configuration, ranges) for configuration in earlier]
+    taken = {tuple(configuration.values().items()) for configuration in earlier}
+    pool: list[Configuration] = []
+    for _ in range(CANDIDATES * 8):
+        candidate = fitted(reference, _values(next(points), ranges, reference), bounds)
+        if tuple(candidate.values().items()) not in taken:
+            pool.append(candidate)
+        if len(pool) == CANDIDATES:
+            break
+    if not pool:
+        return reference
+    return max(pool, key=lambda candidate: _distance(_position(candidate, ranges), known))
+
+
+def _range(name: str, reference: Configuration, bounds: Mapping[str, Bounds]) -> tuple[float, float]:
+    low, high = limits(name, bounds)
+    own, centre = bounds.get(name, Bounds()), float(reference.value(name)) or KL_FROM_ZERO
+    first = own.low if own.low is not None and own.low > 0 else centre * SPANS[name][0]
+    last = own.high if own.high is not None else centre * SPANS[name][1]
+    first, last = min(max(first, low), high), min(max(last, low), high)
+    return min(first, last), max(first, last)
+
+
+def _values(
+    point: Sequence[float], ranges: Mapping[str, tuple[float, float]], reference: Configuration
+) -> dict[str, Scalar]:
+    values: dict[str, Scalar] = {}
+    for share, (name, (low, high)) in zip(point, ranges.items(), strict=True):
+        if name == "batch_size":
+            # Powers of two of the reference, so that it still divides among mini-batches and devices.
+            factors = [f for f in (0.25, 0.5, 1.0, 2.0, 4.0) if low <= reference.batch_size * f <= high] or [1.0]
+            values[name] = max(1, int(reference.batch_size * factors[min(int(share * len(factors)), len(factors) - 1)]))
+        elif name == "kl_coefficient" and reference.kl_coefficient == 0 and share < KL_OFF:
+            values[name] = 0.0
+        elif name in _LINEAR or low <= 0:
+            values[name] = rounded(low + share * (high - low))
+        else:
+            value = low * (high / low) ** share
+            values[name] = round(value) if name == "max_response_length" else rounded(value)
+    return values
+
+
+def _position(configuration: Configuration, ranges: Mapping[str, tuple[float, float]]) -> tuple[float, ...]:
+    position = []
+    for name, (low, high) in ranges.items():
+        value = float(configuration.value(name))
+        if name in _LINEAR or low <= 0:
+            share = (value - low) / (high - low) if high > low else 0.0
+        else:
+            share = math.log(max(value, low / 10) / low) / math.log(high / low) if high > low else 0.0
+        position.append(min(max(share, -1.0), 2.0))
+    return tuple(position)
+
+
+def _distance(position: tuple[float, ...], known: Sequence[tuple[float, ...]]) -> float:
+    return min((math.dist(position, other) for other in known), default=0.0)
+
+
+def _halton(start: int, seed: int) -> Iterator[tuple[float, ...]]:
+    random = Random(f"scratch:{seed}")  # noqa: S311 - repeatable, not secret
+    rotation = [random.random() for _ in _BASES]
+    index = start * CANDIDATES
+    while True:
+        index += 1
+        yield tuple((_radical(index, base) + turn) % 1.0 for base, turn in zip(_BASES, rotation, strict=True))
+
+
+def _radical(index: int, base: int) -> float:
+    value, weight = 0.0, 1.0 / base
+    while index:
+        index, digit = divmod(index, base)
+        value += digit * weight
+        weight /= base
+    return value
