@@ -81,7 +81,7 @@ def derivation(operations: tuple[tuple[str, int], ...], values: tuple[int, ...] 
 
 
 def draw(random: Random, family: Family, split: Split) -> Problem:
-    """A problem of `family` that belongs to `split`; its length is drawn first, so that splits have the same lengths."""
+    """A problem of `family` that belongs to `split`; length first, so that all splits have the same lengths."""
     length = random.randint(family.shortest, family.longest)
     while True:
         start = random.randrange(MODULUS)
