@@ -1,0 +1,149 @@
+"""Small line charts for the report page: SVG written by hand, in the page's fonts and colours, with few ticks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+from llmzero_hpc.report import words
+from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmzero_hpc.report.data import Trajectory
+
+_WIDTH, _HEIGHT = 380, 216
+_TOP, _RIGHT, _BOTTOM = 14, 16, 42
+_CHARACTER = 7.2
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One curve. `style` is a CSS class of the page: blue, green, orange."""
+
+    points: Sequence[Point]
+    style: str = "blue"
+    stepped: bool = False
+    """Keeps its value until the next point."""
+    joined: bool = True
+    """False draws the points alone."""
+    dots: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """A vertical mark at x with a word beside it."""
+
+    x: float
+    label: str
+
+
+def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
+    """Round values inside the limits, about `wanted` of them, at least two."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / max(1, wanted)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def padded(values: Sequence[float]) -> tuple[float, float]:
+    """Limits that hold all values with some air; a constant stands in the middle."""
+    low, high = min(values), max(values)
+    if math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12):
+        air = abs(low) * 0.1 or 1.0
+        return low - air, high + air
+    air = (high - low) * 0.08
+    bottom = low - air
+    return (0.0 if low >= 0 > bottom else bottom), high + air
+
+
+def line_chart(title: str, lines: Sequence[Line], *, x_label: str, boundaries: Sequence[Boundary] = (), whole: bool = False) -> str:
+    """A chart of curves over a common x axis; an empty string when there is no point. `whole`: x counts things."""
+    points = [point for line in lines for point in line.points]
+    if not points:
+        return ""
+    x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
+    if x_low == x_high:
+        x_low, x_high = x_low - 1, x_high + 1
+    y_low, y_high = padded([y for _, y in points])
+    y_ticks = [tick for tick in ticks(y_low, y_high) if y_low <= tick <= y_high]
+    labels = [words.number(tick) for tick in y_ticks]
+    left = 12 + _CHARACTER * max(len(label) for label in [*labels, "0"])
+    inner_width, inner_height = _WIDTH - left - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+
+    def x_at(value: float) -> float:
+        return round(left + (value - x_low) / (x_high - x_low) * inner_width, 1)
+
+    def y_at(value: float) -> float:
+        return round(_TOP + (y_high - value) / (y_high - y_low) * inner_height, 1)
+
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>"
+    ]
+    for tick, label in zip(y_ticks, labels, strict=True):
+        y = y_at(tick)
+        parts.append(f'<path class="grid" d="M{left:g} {y:g}H{_WIDTH - _RIGHT}"/>')
+        parts.append(f'<text class="tick" x="{left - 7:g}" y="{y + 4:g}" text-anchor="end">{escape(label)}</text>')
+    for tick in ticks(x_low, x_high):
+        if whole and tick != round(tick):
+            continue
+        x = x_at(tick)
+        anchor = "end" if x > _WIDTH - _RIGHT - 10 else "middle"
+        parts.append(f'<text class="tick" x="{x:g}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="{anchor}">{escape(words.number(tick))}</text>')
+    parts.append(f'<text class="axis" x="{left + inner_width / 2:g}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    for mark in boundaries:
+        x = x_at(mark.x)
+        parts.append(f'<path class="boundary" d="M{x:g} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
+        parts.append(f'<text class="tick" x="{x + 4:g}" y="{_TOP + 9}">{escape(mark.label)}</text>')
+    for line in lines:
+        where = [(x_at(x), y_at(y)) for x, y in line.points]
+        if line.joined and len(where) > 1:
+            parts.append(f'<path class="line {line.style}" d="{_path(where, stepped=line.stepped)}"/>')
+        if line.dots or not line.joined or len(where) == 1:
+            parts += [f'<circle class="dot {line.style}" cx="{x:g}" cy="{y:g}" r="3.5"/>' for x, y in where]
+    return "".join([*parts, "</svg>"])
+
+
+def _path(points: Sequence[Point], *, stepped: bool) -> str:
+    first, *rest = points
+    if stepped:
+        return f"M{first[0]:g} {first[1]:g}" + "".join(f"H{x:g}V{y:g}" for x, y in rest)
+    return f"M{first[0]:g} {first[1]:g}" + "".join(f"L{x:g} {y:g}" for x, y in rest)
+
+
+def trajectory_chart(trajectory: Trajectory, phases: Sequence[int]) -> str:
+    """A hyperparameter along the strategy: a level for each phase with its value written on it."""
+    numbers = [value for value in trajectory.values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) != len(trajectory.values) or not numbers:
+        return ""
+    row = HYPERPARAMETERS.get(trajectory.name)
+    logarithmic = row is not None and row.logarithmic and min(numbers) > 0
+    levels = [math.log10(value) for value in numbers] if logarithmic else [float(value) for value in numbers]
+    low, high = padded(levels)
+    slot = max(64.0, (_WIDTH - 24) / len(levels))
+    width, height, top, bottom = 24 + slot * len(levels), 128, 30, 34
+    tops = [round(top + (high - level) / (high - low) * (height - top - bottom), 1) for level in levels]
+    edges = [12 + slot * index for index in range(len(levels) + 1)]
+    path = f"M{edges[0]:g} {tops[0]:g}H{edges[1]:g}" + "".join(
+        f"V{y:g}H{edges[index + 1]:g}" for index, y in enumerate(tops) if index
+    )
+    title = f"{trajectory.name}: " + ", ".join(words.number(value) for value in trajectory.values)
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {width:g} {height}" style="min-width:{min(width, 24 + 64 * len(levels)):g}px" '
+        f'role="img" aria-label="{escape(title)}"><title>{escape(title)}</title><path class="line blue" d="{path}"/>'
+    ]
+    for index, (value, y) in enumerate(zip(trajectory.values, tops, strict=True)):
+        middle = (edges[index] + edges[index + 1]) / 2
+        parts.append(f'<text class="value" x="{middle:g}" y="{y - 8:g}" text-anchor="middle">{escape(words.number(value))}</text>')
+        parts.append(f'<text class="tick" x="{middle:g}" y="{height - 8}" text-anchor="middle">phase {phases[index]}</text>')
+    return "".join([*parts, "</svg>"])

@@ -1,0 +1,367 @@
+"""From a tree and what stands beside it to the report's data: pure, no I/O and no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llmzero_hpc.report import words
+from llmzero_hpc.report.data import (
+    AttemptReport,
+    BestReport,
+    BudgetLine,
+    Change,
+    CheckpointReport,
+    ControllerReport,
+    FinalTest,
+    NodeReport,
+    ProgressPoint,
+    Provenance,
+    ReportData,
+    SearchState,
+    StrategyPhase,
+    Trajectory,
+)
+from llmzero_hpc.search import strategy as strategies
+from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
+from llmzero_hpc.search.node import NodeStatus, TransitionKind
+from llmzero_hpc.search.selection import Standstill, select
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llmzero_hpc.config import SearchConfig
+    from llmzero_hpc.search.configuration import Configuration
+    from llmzero_hpc.search.metrics import Series
+    from llmzero_hpc.search.node import Node
+    from llmzero_hpc.search.tree import Tree
+
+_SECONDS_AN_HOUR = 3600.0
+_SILENT_TICKS = 5
+_SILENT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The controller's newest sign of life. `at` is seconds since the epoch; `last_error` is empty while all is well."""
+
+    host: str
+    pid: int | None
+    at: float
+    last_error: str = ""
+    waiting_for: str = ""
+    cluster_calls: int = 0
+    is_gone: bool = False
+    """Its process has certainly ended, or it gave the search back."""
+
+
+def collect(
+    tree: Tree,
+    config: SearchConfig,
+    *,
+    created_at: float,
+    train_rows: int,
+    program_version: str,
+    now: float,
+    series: Mapping[int, Series],
+    pulse: Pulse | None = None,
+    paused: bool = False,
+) -> ReportData:
+    """All that is said of a search at the moment `now`.
+
+    Args:
+        tree: the search tree.
+        config: the frozen configuration.
+        created_at: when the search was created, seconds since the epoch.
+        train_rows: rows of the training split.
+        program_version: of the program that created the search.
+        now: seconds since the epoch.
+        series: metrics of the phases that are to be shown, whole; what came after an early stop is cut off here.
+        pulse: the controller's newest sign of life, None when there was none.
+        paused: nothing new is to start.
+    """
+    best = tree.best()
+    path = strategies.path(tree, best.id, best.best.step) if best is not None and best.best is not None else ()
+    on_path = frozenset(part.node.id for part in path)
+    nodes = tuple(_node(tree, node, on_best_path=node.id in on_path) for node in tree)
+    gpus = bool(config.hardware.gpus)
+    unit = "GPU-hours" if gpus else "CPU-hours"
+    budget = _budget(tree, config, unit, created_at, now)
+    controller = ControllerReport(
+        host=pulse.host if pulse else "",
+        pid=pulse.pid if pulse else None,
+        age_seconds=max(0.0, now - pulse.at) if pulse else None,
+        is_gone=pulse is None or pulse.is_gone or now - pulse.at > _patience(config),
+        last_error=pulse.last_error if pulse else "",
+        waiting_for=pulse.waiting_for if pulse else "",
+        cluster_calls=pulse.cluster_calls if pulse else 0,
+    )
+    state = _state(tree, config, budget, controller, paused=paused)
+    return ReportData(
+        name=config.name,
+        state=state,
+        paused=paused,
+        simulated=config.trainer == "rehearsal",
+        next_step=_next_step(state, nodes, controller, budget),
+        generated_at=now,
+        best=_best(tree, best),
+        test=_test(tree),
+        nodes=nodes,
+        strategy=_phases(path, nodes),
+        trajectories=_trajectories(path),
+        progress=_progress(tree),
+        budget=budget,
+        device_unit=unit,
+        controller=controller,
+        provenance=Provenance(
+            program_version=program_version,
+            seed=config.seed,
+            trainer=config.trainer,
+            model=config.model,
+            task=config.task.name,
+            hardware=_hardware(config),
+            train_rows=train_rows,
+            agents=config.agents.kind,
+            created_at=created_at,
+        ),
+        series={
+            node_id: found.up_to(stop.step) if (stop := tree[node_id].stop) is not None else found
+            for node_id, found in series.items()
+        },
+    )
+
+
+def changes_between(before: Configuration, after: Configuration) -> tuple[Change, ...]:
+    """What differs, in the order of the table, overrides last."""
+    return tuple(
+        Change(name, HYPERPARAMETERS[name].parameter_class.value if name in HYPERPARAMETERS else "override", *values)
+        for name, values in before.differences(after).items()
+    )
+
+
+def _origin(node: Node) -> int | None:
+    if node.kind is TransitionKind.DEBUG and node.repairs is not None:
+        return node.repairs
+    if node.resume is not None:
+        return node.resume.node
+    return 0 if node.id > 0 else None
+
+
+def _node(tree: Tree, node: Node, *, on_best_path: bool) -> NodeReport:
+    origin = _origin(node)
+    before = tree[origin].configuration if origin is not None else None
+    after = node.configuration
+    last = node.last_step
+    if node.stop is not None and last is not None:
+        last = min(last, node.stop.step)
+    checkpoints = [point for point in node.checkpoints if node.stop is None or point.step <= node.stop.step]
+    return NodeReport(
+        id=node.id,
+        kind=node.kind,
+        parent=node.parent,
+        repairs=node.repairs,
+        resume_node=node.resume.node if node.resume else None,
+        resume_step=node.resume.step if node.resume else None,
+        status=node.status,
+        pruned=node.pruned,
+        score=node.score,
+        best_step=node.best.step if node.best else None,
+        first_step=node.first_step,
+        last_step=last,
+        planned_last_step=None if node.total_steps is None else node.first_step + node.total_steps - 1,
+        compared_with=origin,
+        changes=changes_between(before, after) if before is not None and after is not None else (),
+        configuration=None if after is None else {**after.values(), **after.overrides},
+        diagnosis=node.rationale.diagnosis if node.rationale else "",
+        evidence=tuple(node.rationale.evidence) if node.rationale else (),
+        author=node.rationale.author if node.rationale else "",
+        rule=node.rationale.rule if node.rationale else "",
+        checkpoints=tuple(CheckpointReport(point.step, point.score) for point in checkpoints),
+        attempts=tuple(
+            AttemptReport(
+                attempt.number,
+                attempt.job.job_id if attempt.job else None,
+                attempt.started_at,
+                attempt.ended_at,
+                attempt.ending.value if attempt.ending else None,
+                attempt.exit_code,
+                attempt.device_seconds,
+            )
+            for attempt in node.attempts
+        ),
+        device_seconds=node.device_seconds,
+        stop_reason=node.stop.reason if node.stop else "",
+        stop_author=node.stop.author if node.stop else "",
+        problem=node.problem,
+        on_best_path=on_best_path,
+    )
+
+
+def _score_at(node: Node, step: int) -> float | None:
+    return next((point.score for point in node.checkpoints if point.step == step), None)
+
+
+def _phases(path: tuple[strategies.StrategyPhase, ...], nodes: tuple[NodeReport, ...]) -> tuple[StrategyPhase, ...]:
+    found: list[StrategyPhase] = []
+    handed: float | None = None
+    before: Configuration | None = None
+    for position, part in enumerate(path, start=1):
+        node, report = part.node, nodes[part.node.id]
+        reached = _score_at(node, part.last_step)
+        found.append(
+            StrategyPhase(
+                position=position,
+                node=node.id,
+                first_step=part.first_step,
+                last_step=part.last_step,
+                score=reached,
+                gain=None if reached is None or handed is None else reached - handed,
+                changes=changes_between(before, node.configuration) if before and node.configuration else (),
+                diagnosis=report.diagnosis,
+                evidence=report.evidence,
+                author=report.author,
+                rule=report.rule,
+                device_seconds=report.device_seconds,
+            )
+        )
+        handed, before = reached, node.configuration
+    return tuple(found)
+
+
+def _trajectories(path: tuple[strategies.StrategyPhase, ...]) -> tuple[Trajectory, ...]:
+    found = [
+        Trajectory(item.name, item.parameter_class.value, item.values, item.reversals)
+        for item in strategies.trajectories(path)
+    ]
+    used = [part.node.configuration.overrides for part in path if part.node.configuration is not None]
+    for key in sorted({key for overrides in used for key in overrides}):
+        values = tuple(overrides.get(key) for overrides in used)
+        present = tuple(value for value in values if value is not None)
+        found.append(Trajectory(key, "override", values, strategies.ParameterTrajectory(key, present).reversals))
+    return tuple(item for item in found if item.values)
+
+
+def _best(tree: Tree, best: Node | None) -> BestReport | None:
+    if best is None or best.best is None:
+        return None
+    start = tree[0].score
+    return BestReport(
+        node=best.id,
+        step=best.best.step,
+        score=best.best.score,
+        gain=None if start is None or best.id == 0 else best.best.score - start,
+        provisional=best.is_active,
+    )
+
+
+def _test(tree: Tree) -> FinalTest | None:
+    evaluation = tree.evaluation
+    if evaluation is None or not evaluation.is_over:
+        return None
+    return FinalTest(
+        evaluation.checkpoint.node,
+        evaluation.checkpoint.step,
+        evaluation.score,
+        dict(evaluation.subtask_scores or {}),
+        evaluation.problem,
+    )
+
+
+def _progress(tree: Tree) -> tuple[ProgressPoint, ...]:
+    points: list[ProgressPoint] = []
+    best: float | None = None
+    seconds = 0.0
+    for node in tree:
+        if node.status is NodeStatus.CANCELLED and not node.attempts:
+            continue
+        seconds += node.device_seconds
+        if node.score is not None:
+            best = node.score if best is None else max(best, node.score)
+        points.append(ProgressPoint(len(points) + 1, node.id, seconds / _SECONDS_AN_HOUR, node.score, best))
+    return tuple(points)
+
+
+def _budget(tree: Tree, config: SearchConfig, unit: str, created_at: float, now: float) -> tuple[BudgetLine, ...]:
+    budget = config.budget
+    lines = [
+        BudgetLine("iterations", "iterations", tree.iterations(), budget.iterations),
+        BudgetLine("compute", unit, tree.device_seconds() / _SECONDS_AN_HOUR, budget.device_hours),
+    ]
+    if budget.deadline_hours is not None:
+        elapsed = max(0.0, now - created_at) / _SECONDS_AN_HOUR
+        lines.append(BudgetLine("deadline", "hours", elapsed, budget.deadline_hours))
+    return tuple(lines)
+
+
+def _hardware(config: SearchConfig) -> str:
+    hardware = config.hardware
+    if hardware.gpus:
+        return "1 GPU a phase" if hardware.gpus == 1 else f"{hardware.gpus} GPUs a phase"
+    return "1 CPU thread a phase" if hardware.threads == 1 else f"{hardware.threads} CPU threads a phase"
+
+
+def _patience(config: SearchConfig) -> float:
+    return max(_SILENT_SECONDS, _SILENT_TICKS * config.tick_seconds)
+
+
+def _is_finished(tree: Tree, config: SearchConfig, budget: tuple[BudgetLine, ...]) -> bool:
+    if not len(tree) or tree.active():
+        return False
+    if tree.evaluation is not None:
+        return tree.evaluation.is_over
+    has_test = getattr(config.task, "test", "built in") is not None
+    if has_test and tree.best() is not None:
+        return False
+    return any(line.left == 0 for line in budget) or select(tree, config.rules) is Standstill.EXHAUSTED
+
+
+def _state(
+    tree: Tree, config: SearchConfig, budget: tuple[BudgetLine, ...], controller: ControllerReport, *, paused: bool
+) -> SearchState:
+    if _is_finished(tree, config, budget):
+        return SearchState.FINISHED
+    if paused:
+        return SearchState.PAUSED
+    if controller.age_seconds is None and not len(tree):
+        return SearchState.NOT_STARTED
+    if controller.is_gone:
+        return SearchState.CONTROLLER_GONE
+    return SearchState.WAITING if controller.last_error else SearchState.RUNNING
+
+
+def _next_step(
+    state: SearchState, nodes: tuple[NodeReport, ...], controller: ControllerReport, budget: tuple[BudgetLine, ...]
+) -> str:
+    if state is SearchState.FINISHED:
+        return "Nothing: the search is over."
+    if state is SearchState.PAUSED:
+        return "Running phases go on, nothing new starts; `llmzero-hpc resume` lifts the pause."
+    if state is SearchState.NOT_STARTED:
+        return "Nothing runs yet; `llmzero-hpc run` starts it."
+    if state is SearchState.CONTROLLER_GONE:
+        since = "" if controller.age_seconds is None else f" for {words.duration(controller.age_seconds)}"
+        return f"No sign of the controller{since}; jobs go on by themselves; `llmzero-hpc run` takes up again."
+    if state is SearchState.WAITING:
+        return f"Waits and tries again: {words.clipped(controller.last_error, 160)}"
+    active = [node for node in nodes if node.is_active]
+    if active:
+        return "; ".join(_node_next(node) for node in active[:3]) + (
+            f"; {len(active) - 3} more" if len(active) > 3 else ""  # noqa: PLR2004 - one sentence holds three
+        )
+    if controller.waiting_for:
+        return f"Waits for {controller.waiting_for}."
+    if any(line.left == 0 for line in budget):
+        return "The best strategy is measured on the test split, once."
+    return "The next phase is chosen."
+
+
+def _node_next(node: NodeReport) -> str:
+    if node.status is NodeStatus.RUNNING:
+        steps = "" if node.steps_planned is None else f" ({node.steps_done} of {node.steps_planned} steps)"
+        return f"phase {node.id} trains{steps}"
+    return f"phase {node.id} " + {
+        NodeStatus.PLANNED: "waits for its proposal",
+        NodeStatus.PROPOSED: "is about to be submitted",
+        NodeStatus.SUBMITTING: "is being submitted",
+        NodeStatus.PENDING: "waits in the queue",
+    }.get(node.status, node.status.value)

@@ -1,0 +1,71 @@
+"""A search's report data from its folder, without a lease, without a question to the cluster."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Literal
+
+from llmzero_hpc.report.collect import Pulse, collect
+from llmzero_hpc.search.node import NodeStatus
+from llmzero_hpc.store.control import is_paused
+from llmzero_hpc.store.daemon_file import read_heartbeat
+from llmzero_hpc.store.lease import holder_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llmzero_hpc.report.data import ReportData
+    from llmzero_hpc.search.tree import Tree
+    from llmzero_hpc.store.search_directory import SearchDirectory
+
+
+def read(
+    directory: SearchDirectory, *, metrics: Literal["running", "all"] | Iterable[int] = "running", now: float | None = None
+) -> ReportData:
+    """What there is to say of a search now.
+
+    Args:
+        directory: the search.
+        metrics: of which phases the metrics are read: those that run, all, or the given ones.
+        now: seconds since the epoch; None asks the clock.
+
+    Raises:
+        CorruptStateError, FormatVersionError, StorageError: as `SearchDirectory.read_tree`.
+    """
+    tree = directory.read_tree()
+    record = directory.record
+    return collect(
+        tree,
+        record.config,
+        created_at=record.created_at,
+        train_rows=record.train_rows,
+        program_version=record.program_version,
+        now=time.time() if now is None else now,
+        series={node_id: directory.metrics(node_id) for node_id in _wanted(tree, metrics)},
+        pulse=_pulse(directory),
+        paused=is_paused(directory),
+    )
+
+
+def _wanted(tree: Tree, metrics: Literal["running", "all"] | Iterable[int]) -> list[int]:
+    if metrics == "all":
+        return [node.id for node in tree]
+    if metrics == "running":
+        return [node.id for node in tree if node.status is NodeStatus.RUNNING]
+    return [int(node_id) for node_id in metrics]
+
+
+def _pulse(directory: SearchDirectory) -> Pulse | None:
+    heartbeat = read_heartbeat(directory)
+    if heartbeat is None:
+        return None
+    holder = holder_of(directory)
+    return Pulse(
+        host=heartbeat.host,
+        pid=heartbeat.pid,
+        at=heartbeat.beat_at,
+        last_error=heartbeat.last_error,
+        waiting_for=heartbeat.waiting_for,
+        cluster_calls=heartbeat.cluster_calls,
+        is_gone=holder is not None and holder.is_gone,
+    )
