@@ -182,19 +182,28 @@ def load(path: Path) -> SearchConfig:
         raise ConfigurationError(f"{path} is not there", "`llmzero-hpc init` writes one to start from") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
+    config = load_text(text, str(path))
+    return _with_absolute_paths(config, path.resolve().parent)
+
+
+def load_text(text: str, source: str) -> SearchConfig:
+    """Check the text of a `search.yaml`; `source` names it in messages.
+
+    Raises:
+        ConfigurationError: it is not YAML, or wrong somewhere; the message says where.
+    """
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigurationError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
+        raise ConfigurationError(f"{source}{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(data, dict):
-        raise ConfigurationError(f"{path}: holds no settings", "`llmzero-hpc init` writes one to start from")
+        raise ConfigurationError(f"{source}: holds no settings", "`llmzero-hpc init` writes one to start from")
     try:
-        config = SearchConfig.model_validate(data)
+        return SearchConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigurationError(f"{path}: {_first_line(error)}") from None
-    return _with_absolute_paths(config, path.resolve().parent)
+        raise ConfigurationError(f"{source}: {_first_line(error)}") from None
 
 
 def _with_absolute_paths(config: SearchConfig, folder: Path) -> SearchConfig:

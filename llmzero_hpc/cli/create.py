@@ -1,0 +1,49 @@
+"""`init`: files to start from."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmzero_hpc.errors import ConfigurationError
+
+_TEMPLATES = files("llmzero_hpc.cli") / "templates"
+
+
+def template(kind: str, name: str) -> str:
+    """The text of a shipped starting file."""
+    return (_TEMPLATES / kind / name).read_text(encoding="utf-8")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(init)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to write.")] = Path(),
+    own_data: Annotated[
+        bool, typer.Option("--own-data", help="For your own model and data: with a reward file and sample rows.")
+    ] = False,
+    rehearsal: Annotated[
+        bool, typer.Option("--rehearsal", help="For a rehearsal: nothing is trained, scores are made up.")
+    ] = False,
+) -> None:
+    """Write a search.yaml to start from; nothing that is there is overwritten."""
+    if own_data and rehearsal:
+        raise ConfigurationError("--own-data and --rehearsal exclude each other", "choose one")
+    kind = "own" if own_data else "rehearsal" if rehearsal else "chains"
+    names = sorted(entry.name for entry in (_TEMPLATES / kind).iterdir())
+    for name in names:
+        if (folder / name).exists():
+            raise ConfigurationError(
+                f"{folder / name} is there already", "choose another folder: `llmzero-hpc init FOLDER`"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_text(template(kind, name), encoding="utf-8")
+        typer.echo(f"wrote {folder / name}")
+    typer.echo(f"  next: read it, then `llmzero-hpc run {folder / 'search.yaml'} --dry-run`")

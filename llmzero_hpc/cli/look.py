@@ -1,0 +1,209 @@
+"""`status`, `tree`, `show`, `logs`, `plot`, `report`, `export`: reading a search without a lease or the cluster."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmzero_hpc.cli.locate import DEFAULT_STATE, SearchArgument, StateOption, locate
+from llmzero_hpc.errors import ConfigurationError, SearchNotFoundError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from llmzero_hpc.search.node import Node
+    from llmzero_hpc.store.search_directory import SearchDirectory
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NodeArgument = Annotated[int, typer.Argument(metavar="N", help="Number of the phase.", min=0)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (status, tree, show, logs, plot, report, export):
+        app.command()(command)
+
+
+def status(
+    search: SearchArgument = None,
+    state: StateOption = DEFAULT_STATE,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until the search is over.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Where the search stands: running phases, best strategy, budget, what happens next."""
+    from llmzero_hpc.report.reading import read
+
+    directory = locate(search, state)
+    if as_json:
+        from llmzero_hpc.report.data import to_json
+
+        _print_json(to_json(read(directory)))
+    elif watch:
+        _watch(directory)
+    else:
+        from llmzero_hpc.report.terminal import status_view
+
+        _print(status_view(read(directory)))
+
+
+def tree(search: SearchArgument = None, state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
+    """The tree of phases: what changed from each to the next, and what it scored."""
+    from llmzero_hpc.report.reading import read
+
+    data = read(locate(search, state), metrics=())
+    if as_json:
+        from llmzero_hpc.report.data import to_json
+
+        _print_json(to_json(data)["nodes"])
+    else:
+        from llmzero_hpc.report.terminal import tree_view
+
+        _print(tree_view(data))
+
+
+def show(
+    node: NodeArgument, search: SearchArgument = None, state: StateOption = DEFAULT_STATE, as_json: JsonOption = False
+) -> None:
+    """One phase: configuration, diagnosis, attempts, checkpoints."""
+    from llmzero_hpc.report.reading import read
+
+    directory = locate(search, state)
+    _node(directory, node)
+    data = read(directory, metrics=(node,))
+    if as_json:
+        from llmzero_hpc.report.data import to_json
+
+        _print_json(to_json(data)["nodes"][node])
+    else:
+        from llmzero_hpc.report.terminal import node_view
+
+        _print(node_view(data, node, directory.phase(node).path))
+
+
+def logs(
+    node: NodeArgument,
+    search: SearchArgument = None,
+    state: StateOption = DEFAULT_STATE,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Which attempt; the newest otherwise.")] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 40,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Keep printing new lines while the phase runs.")
+    ] = False,
+) -> None:
+    """The trainer's log of a phase."""
+    directory = locate(search, state)
+    found = _node(directory, node)
+    number = attempt or len(found.attempts)
+    path = directory.phase(node).attempt(number).trainer_log
+    if not path.exists():
+        raise SearchNotFoundError(
+            f"node {node} has no log of attempt {number} yet", f"`llmzero-hpc show {node}` tells its state"
+        )
+    with path.open(encoding="utf-8", errors="replace") as log:
+        for line in log.readlines()[-lines:]:
+            typer.echo(line, nl=False)
+        while follow and not directory.read_tree()[node].status.is_final:
+            for line in log:
+                typer.echo(line, nl=False)
+            time.sleep(0.5)
+
+
+def plot(
+    search: SearchArgument = None,
+    state: StateOption = DEFAULT_STATE,
+    node: Annotated[
+        int | None, typer.Option("--node", min=0, help="Curves of one phase; else of the whole search.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the pictures.")] = None,
+) -> None:
+    """Draw the curves: of one phase against the best strategy, or of the search."""
+    _need("matplotlib", "plots")
+    from llmzero_hpc.report.plots import plot_node, plot_search
+    from llmzero_hpc.report.reading import read
+
+    directory = locate(search, state)
+    if node is not None:
+        _node(directory, node)
+    data = read(directory, metrics="all")
+    folder = output or (directory.root / "plots" if node is None else directory.phase(node).plots)
+    for path in plot_search(data, folder) if node is None else plot_node(data, node, folder):
+        typer.echo(str(path))
+
+
+def report(search: SearchArgument = None, state: StateOption = DEFAULT_STATE) -> None:
+    """Write the report (one HTML file, no network), the plots and the HDF5 files anew."""
+    _need("matplotlib", "the report")
+    _need("h5py", "the report")
+    from llmzero_hpc.report.views import refresh
+
+    directory = locate(search, state)
+    refresh(directory.root)
+    typer.echo(str(directory.root / "report.html"))
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where to write; made if it is not there.")],
+    search: SearchArgument = None,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Take the result out: the best strategy as YAML, with its adapter."""
+    from llmzero_hpc.report.strategy_file import best_adapter, strategy_document
+
+    directory = locate(search, state)
+    document = strategy_document(directory)
+    target = folder / "strategy.yaml"
+    if target.exists():
+        raise ConfigurationError(f"{target} is there already", "choose another folder")
+    from llmzero_hpc.store.atomic import write_bytes
+
+    adapter = best_adapter(directory)
+    shutil.copytree(adapter, folder / "adapter")
+    write_bytes(target, document)
+    typer.echo(f"wrote {target} and {folder / 'adapter'}")
+
+
+def _node(directory: SearchDirectory, node: int) -> Node:
+    nodes = directory.read_tree()
+    if node >= len(nodes):
+        raise SearchNotFoundError(
+            f"there is no node {node}", f"the tree has {len(nodes)} nodes; `llmzero-hpc tree` shows them"
+        )
+    return nodes[node]
+
+
+def _watch(directory: SearchDirectory) -> None:
+    from rich.console import Console
+
+    from llmzero_hpc.report.terminal import watch
+
+    with watch(directory, Console()) as refresh:
+        while refresh():
+            time.sleep(1.0)
+
+
+def _print(view: RenderableType) -> None:
+    from rich.console import Console
+
+    Console().print(view)
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def _need(module: str, what: str) -> None:
+    from importlib.util import find_spec
+
+    from llmzero_hpc.errors import MissingDependencyError
+
+    if find_spec(module) is None:
+        raise MissingDependencyError(
+            f"{module} is not installed; {what} cannot be drawn", "pip install 'llmzero-hpc[local]'"
+        )

@@ -1,0 +1,179 @@
+"""`run`, `tick`, `demo`: a controller in the foreground."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmzero_hpc.cli.locate import DEFAULT_STATE, SearchArgument, StateOption, locate
+from llmzero_hpc.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from llmzero_hpc.config import SearchConfig
+    from llmzero_hpc.controller.daemon import LoopEnd
+    from llmzero_hpc.store.search_directory import SearchDirectory
+
+TakeOverOption = Annotated[
+    bool, typer.Option("--take-over", help="Take the search from a controller on another machine that is gone.")
+]
+_SUFFIXES = {".yaml", ".yml"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (run, tick, demo):
+        app.command()(command)
+
+
+def run(
+    search: Annotated[
+        str | None, typer.Argument(metavar="[SEARCH.YAML | SEARCH]", help="What to start, or to go on with.")
+    ] = None,
+    state: StateOption = DEFAULT_STATE,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and show the first phase; start nothing.")
+    ] = False,
+    take_over: TakeOverOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
+) -> None:
+    """Start a search, or go on with one, in the foreground. Ctrl-C stops the controller, not its phases."""
+    if search is None or Path(search).suffix not in _SUFFIXES:
+        directory = locate(search, state)
+        if dry_run:
+            raise ConfigurationError(
+                "--dry-run shows what a search.yaml would start", "give it: `run search.yaml --dry-run`"
+            )
+        _drive(directory, take_over=take_over)
+        return
+    from llmzero_hpc.config import load
+
+    config = load(Path(search))
+    if dry_run:
+        _show_plan(config, as_json=as_json)
+        return
+    _drive(_opened(config, state / config.name), take_over=take_over)
+
+
+def tick(search: SearchArgument = None, state: StateOption = DEFAULT_STATE, take_over: TakeOverOption = False) -> None:
+    """Reconcile once and return: for cron, or to see what happens next."""
+    from llmzero_hpc.controller.daemon import Daemon
+
+    with Daemon(locate(search, state), take_over=take_over) as daemon:
+        outcome = daemon.tick()
+    typer.echo(outcome.waiting_for or "nothing is waiting")
+
+
+def demo(
+    state: StateOption = DEFAULT_STATE,
+    name: Annotated[str, typer.Option(help="Name of the search.")] = "demo",
+    iterations: Annotated[int, typer.Option(min=1, help="Phases to train.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives another search.")] = 0,
+) -> None:
+    """A whole search on this machine: real GRPO of a tiny policy on CPU, proposals by rules (no LLM, no key)."""
+    from llmzero_hpc.cli.create import template
+    from llmzero_hpc.config import load_text
+
+    settings = load_text(template("demo", "search.yaml"), "the demo's settings")
+    config = settings.model_copy(
+        update={"name": name, "seed": seed, "budget": settings.budget.model_copy(update={"iterations": iterations})}
+    )
+    typer.echo("A search over GRPO training phases. The policy is tiny, the training is real, and proposals come from")
+    typer.echo("the playbook: rules over the metrics, no language model. Ctrl-C stops; the same command goes on.\n")
+    _drive(_opened(config, state / name))
+
+
+def _opened(config: SearchConfig, root: Path) -> SearchDirectory:
+    from llmzero_hpc.controller.creation import opened_or_created
+
+    _prepare_model(config)
+    return opened_or_created(config, root, time.time())
+
+
+def _prepare_model(config: SearchConfig) -> None:
+    """Build a built-in model once, where people can see that it takes a while."""
+    if config.trainer == "rehearsal" or not config.model.startswith("builtin:"):
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from llmzero_hpc.tasks.models import resolve_model
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, transient=True) as progress:
+        bar = progress.add_task("Warm-starting the policy (once on this machine)", total=None)
+        resolve_model(config.model, lambda done, total: progress.update(bar, completed=done, total=total))
+
+
+def _drive(directory: SearchDirectory, *, take_over: bool = False) -> None:
+    from rich.console import Console
+
+    from llmzero_hpc.controller.daemon import Daemon
+    from llmzero_hpc.report.reading import read
+    from llmzero_hpc.report.terminal import best_strategy, watch
+
+    console = Console()
+    with Daemon(directory, take_over=take_over) as daemon:
+        end: LoopEnd
+        with watch(directory, console) as refresh:
+            end = daemon.loop(after_tick=lambda _outcome: refresh())
+        if end.finished:
+            with console.status("Writing the report"):
+                complete = daemon.views.refresh()
+    name = directory.record.config.name
+    if not end.finished:
+        console.print(
+            f"Controller stopped ({end.reason}). Running phases go on; `llmzero-hpc run {name}` takes the search up."
+        )
+        return
+    console.print(best_strategy(read(directory)))
+    if complete:
+        console.print(f"Report: {directory.root / 'report.html'}", soft_wrap=True)
+    else:
+        console.print(f"The report could not be written; `llmzero-hpc report {name}` says why.")
+
+
+def _show_plan(config: SearchConfig, *, as_json: bool) -> None:
+    from llmzero_hpc.controller.creation import checked
+
+    _prepare_model(config)
+    rows = checked(config)
+    steps = config.configuration.steps(rows)
+    validations = -(-steps // config.validate_every_steps)
+    plan = {
+        "name": config.name,
+        "trainer": config.trainer,
+        "model": config.model,
+        "train_rows": rows,
+        "first_phase": {
+            "steps": steps,
+            "validations": validations,
+            "responses": steps * config.configuration.batch_size * config.configuration.rollouts,
+            "configuration": config.configuration.values() | dict(config.configuration.overrides),
+        },
+        "budget": config.budget.model_dump(),
+        "max_parallel_phases": config.max_parallel_phases,
+        "devices_per_phase": config.hardware.devices,
+    }
+    if as_json:
+        json.dump(plan, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+        return
+    typer.echo(f"{config.name}: everything checked, nothing started.")
+    typer.echo(f"  trainer {config.trainer}, model {config.model}, {rows} training rows")
+    typer.echo(
+        f"  node 0: {steps} steps, {validations} validations, {config.configuration.batch_size} prompts x "
+        f"{config.configuration.rollouts} rollouts a step"
+    )
+    for key, value in config.configuration.values().items():
+        typer.echo(f"    {key:<24}{value}")
+    limits = {key: value for key, value in config.budget.model_dump().items() if value is not None}
+    typer.echo("  budget: " + ", ".join(f"{value:g} {key.replace('_', ' ')}" for key, value in limits.items()))
