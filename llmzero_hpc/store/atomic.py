@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -198,7 +197,7 @@ def sync_folder(folder: Path) -> None:
 
 def write_aside(path: Path, data: bytes, mode: int = 0o644) -> Path:
     """A complete, synced temporary file beside `path`, for the caller to link or rename. OSError passes through."""
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name}-{os.getpid()}-{os.urandom(4).hex()}"
     try:
         _created_exclusively(temporary, data, mode)
     except BaseException:

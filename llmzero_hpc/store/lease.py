@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -70,7 +69,7 @@ class Lease:
             StorageError: the file system refused.
         """
         path = _file(directory)
-        own = Holder(secrets.token_hex(8), ProcessIdentity.own(), now(), now())
+        own = Holder(os.urandom(8).hex(), ProcessIdentity.own(), now(), now())
         with refusals("writing", path):
             first = holder_of(directory)
             intended = None if first is None else first.token
@@ -127,7 +126,7 @@ class Lease:
         with refusals("releasing", _file(self._directory)):
             current = holder_of(self._directory)
             if current is not None and current.token == self._holder.token:
-                nobody = Holder(secrets.token_hex(8), None, self._holder.acquired_at, self._now())
+                nobody = Holder(os.urandom(8).hex(), None, self._holder.acquired_at, self._now())
                 _succeed(self._directory, current, nobody)
 
 

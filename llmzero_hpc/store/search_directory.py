@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import secrets
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -47,7 +47,7 @@ class SearchRecord(BaseModel):
     @classmethod
     def new(cls, config: SearchConfig, train_rows: int, now: float) -> Self:
         """The record of a search that is being created, with a random token."""
-        return cls(token=secrets.token_hex(2), created_at=now, train_rows=train_rows, config=config)
+        return cls(token=os.urandom(2).hex(), created_at=now, train_rows=train_rows, config=config)
 
 
 class TreeDocument(BaseModel):
