@@ -105,7 +105,7 @@ class Configuration:
 
 def _has_kind(value: object, kind: type) -> bool:
     if kind is bool or isinstance(value, bool):
-        return isinstance(value, kind) and isinstance(value, bool)
+        return kind is bool and isinstance(value, bool)
     if kind is float:
         return isinstance(value, int | float)
     return isinstance(value, kind)

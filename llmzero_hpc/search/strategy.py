@@ -123,7 +123,7 @@ class ClassTotals:
 
 
 def trajectories(phases: Sequence[StrategyPhase]) -> tuple[ParameterTrajectory, ...]:
-    """How each hyperparameter of the table moved along a strategy; a phase still without a configuration is left out."""
+    """How each hyperparameter of the table moved along a strategy; phases without a configuration are left out."""
     configurations = [phase.node.configuration for phase in phases if phase.node.configuration is not None]
     return tuple(
         ParameterTrajectory(name, tuple(configuration.value(name) for configuration in configurations))
