@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from llmzero_hpc.report.data import Trajectory
 
-_WIDTH, _HEIGHT = 380, 216
-_TOP, _RIGHT, _BOTTOM = 14, 16, 42
-_CHARACTER = 7.2
+_WIDTH, _HEIGHT = 340, 204
+_TOP, _RIGHT, _BOTTOM = 10, 14, 44
+_STRIP = 16  # above the curves, for the names of the phases
+_CHARACTER = 7.6  # of the 13 px font, taken generously
 
 Point = tuple[float, float]
 
@@ -43,16 +44,20 @@ class Boundary:
     label: str
 
 
-def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
-    """Round values inside the limits, about `wanted` of them, at least two."""
+def ticks(low: float, high: float) -> list[float]:
+    """Round values inside the limits, three to seven of them; one where the limits meet."""
     if not high > low:
         return [low]
-    raw = (high - low) / max(1, wanted)
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    found: list[float] = []
+    for wanted in (4, 6, 9):
+        raw = (high - low) / wanted
+        power = 10.0 ** math.floor(math.log10(raw))
+        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        found = [round(index * step, 12) for index in range(first, last + 1)]
+        if len(found) >= 3:  # noqa: PLR2004 - with fewer nobody can read a value between them
+            break
+    return found
 
 
 def padded(values: Sequence[float]) -> tuple[float, float]:
@@ -66,45 +71,62 @@ def padded(values: Sequence[float]) -> tuple[float, float]:
     return (0.0 if low >= 0 > bottom else bottom), high + air
 
 
-def line_chart(title: str, lines: Sequence[Line], *, x_label: str, boundaries: Sequence[Boundary] = (), whole: bool = False) -> str:
-    """A chart of curves over a common x axis; an empty string when there is no point. `whole`: x counts things."""
+def line_chart(
+    title: str,
+    lines: Sequence[Line],
+    *,
+    x_label: str,
+    x_limits: Point | None = None,
+    boundaries: Sequence[Boundary] = (),
+    whole: bool = False,
+    width: int = _WIDTH,
+) -> str:
+    """A chart of curves over a common x axis; an empty string when there is no point.
+
+    Args:
+        title: for screen readers.
+        lines: curves, later ones on top.
+        x_label: what x is, with its unit.
+        x_limits: both ends of the x axis; None takes those of the points.
+        boundaries: vertical marks.
+        whole: x counts things, so that no tick is a fraction.
+        width: in pixels of the drawing, which scales with its place in the page.
+    """
     points = [point for line in lines for point in line.points]
     if not points:
         return ""
-    x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
+    x_low, x_high = x_limits or (min(x for x, _ in points), max(x for x, _ in points))
     if x_low == x_high:
         x_low, x_high = x_low - 1, x_high + 1
     y_low, y_high = padded([y for _, y in points])
     y_ticks = [tick for tick in ticks(y_low, y_high) if y_low <= tick <= y_high]
-    labels = [words.number(tick) for tick in y_ticks]
+    labels = [words.number(tick).replace("-", "−") if tick < 0 else words.number(tick) for tick in y_ticks]  # noqa: RUF001 - a true minus
     left = 12 + _CHARACTER * max(len(label) for label in [*labels, "0"])
-    inner_width, inner_height = _WIDTH - left - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    top = _TOP + (_STRIP if boundaries else 0)
+    inner_width, inner_height = width - left - _RIGHT, _HEIGHT - top - _BOTTOM
 
     def x_at(value: float) -> float:
         return round(left + (value - x_low) / (x_high - x_low) * inner_width, 1)
 
     def y_at(value: float) -> float:
-        return round(_TOP + (y_high - value) / (y_high - y_low) * inner_height, 1)
+        return round(top + (y_high - value) / (y_high - y_low) * inner_height, 1)
 
     parts = [
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f'<svg class="chart" viewBox="0 0 {width} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>"
     ]
     for tick, label in zip(y_ticks, labels, strict=True):
         y = y_at(tick)
-        parts.append(f'<path class="grid" d="M{left:g} {y:g}H{_WIDTH - _RIGHT}"/>')
+        parts.append(f'<path class="grid" d="M{left:g} {y:g}H{width - _RIGHT}"/>')
         parts.append(f'<text class="tick" x="{left - 7:g}" y="{y + 4:g}" text-anchor="end">{escape(label)}</text>')
     for tick in ticks(x_low, x_high):
         if whole and tick != round(tick):
             continue
         x = x_at(tick)
-        anchor = "end" if x > _WIDTH - _RIGHT - 10 else "middle"
+        anchor = "end" if x > width - _RIGHT - 8 else "middle"
         parts.append(f'<text class="tick" x="{x:g}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="{anchor}">{escape(words.number(tick))}</text>')
     parts.append(f'<text class="axis" x="{left + inner_width / 2:g}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
-    for mark in boundaries:
-        x = x_at(mark.x)
-        parts.append(f'<path class="boundary" d="M{x:g} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
-        parts.append(f'<text class="tick" x="{x + 4:g}" y="{_TOP + 9}">{escape(mark.label)}</text>')
+    parts += _marks([(x_at(mark.x), mark.label) for mark in boundaries], top, width)
     for line in lines:
         where = [(x_at(x), y_at(y)) for x, y in line.points]
         if line.joined and len(where) > 1:
@@ -112,6 +134,18 @@ def line_chart(title: str, lines: Sequence[Line], *, x_label: str, boundaries: S
         if line.dots or not line.joined or len(where) == 1:
             parts += [f'<circle class="dot {line.style}" cx="{x:g}" cy="{y:g}" r="3.5"/>' for x, y in where]
     return "".join([*parts, "</svg>"])
+
+
+def _marks(marks: Sequence[tuple[float, str]], top: float, width: float) -> list[str]:
+    """Vertical marks, each with its name above where there is room before the next one."""
+    parts = []
+    for index, (x, label) in enumerate(marks):
+        parts.append(f'<path class="boundary" d="M{x:g} {top - _STRIP + 3:g}V{_HEIGHT - _BOTTOM}"/>')
+        room = (marks[index + 1][0] if index + 1 < len(marks) else width) - x
+        shown = next((text for text in (label, label.rsplit(" ", 1)[-1]) if len(text) * _CHARACTER + 6 <= room), "")
+        if shown:
+            parts.append(f'<text class="tick" x="{x + 4:g}" y="{top - 4:g}">{escape(shown)}</text>')
+    return parts
 
 
 def _path(points: Sequence[Point], *, stepped: bool) -> str:
@@ -130,7 +164,7 @@ def trajectory_chart(trajectory: Trajectory, phases: Sequence[int]) -> str:
     logarithmic = row is not None and row.logarithmic and min(numbers) > 0
     levels = [math.log10(value) for value in numbers] if logarithmic else [float(value) for value in numbers]
     low, high = padded(levels)
-    slot = max(64.0, (_WIDTH - 24) / len(levels))
+    slot = max(64.0, (_WIDTH - 24) / max(3, len(levels)))
     width, height, top, bottom = 24 + slot * len(levels), 128, 30, 34
     tops = [round(top + (high - level) / (high - low) * (height - top - bottom), 1) for level in levels]
     edges = [12 + slot * index for index in range(len(levels) + 1)]

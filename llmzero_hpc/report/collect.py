@@ -92,8 +92,8 @@ def collect(
         pid=pulse.pid if pulse else None,
         age_seconds=max(0.0, now - pulse.at) if pulse else None,
         is_gone=pulse is None or pulse.is_gone or now - pulse.at > _patience(config),
-        last_error=pulse.last_error if pulse else "",
-        waiting_for=pulse.waiting_for if pulse else "",
+        last_error=words.plain(pulse.last_error) if pulse else "",
+        waiting_for=words.plain(pulse.waiting_for) if pulse else "",
         cluster_calls=pulse.cluster_calls if pulse else 0,
     )
     state = _state(tree, config, budget, controller, paused=paused)
@@ -117,7 +117,7 @@ def collect(
             program_version=program_version,
             seed=config.seed,
             trainer=config.trainer,
-            model=config.model,
+            model=words.plain(config.model),
             task=config.task.name,
             hardware=_hardware(config),
             train_rows=train_rows,
@@ -172,10 +172,10 @@ def _node(tree: Tree, node: Node, *, on_best_path: bool) -> NodeReport:
         compared_with=origin,
         changes=changes_between(before, after) if before is not None and after is not None else (),
         configuration=None if after is None else {**after.values(), **after.overrides},
-        diagnosis=node.rationale.diagnosis if node.rationale else "",
-        evidence=tuple(node.rationale.evidence) if node.rationale else (),
-        author=node.rationale.author if node.rationale else "",
-        rule=node.rationale.rule if node.rationale else "",
+        diagnosis=words.plain(node.rationale.diagnosis) if node.rationale else "",
+        evidence=tuple(words.plain(item) for item in node.rationale.evidence) if node.rationale else (),
+        author=words.plain(node.rationale.author) if node.rationale else "",
+        rule=words.plain(node.rationale.rule) if node.rationale else "",
         checkpoints=tuple(CheckpointReport(point.step, point.score) for point in checkpoints),
         attempts=tuple(
             AttemptReport(
@@ -190,9 +190,9 @@ def _node(tree: Tree, node: Node, *, on_best_path: bool) -> NodeReport:
             for attempt in node.attempts
         ),
         device_seconds=node.device_seconds,
-        stop_reason=node.stop.reason if node.stop else "",
-        stop_author=node.stop.author if node.stop else "",
-        problem=node.problem,
+        stop_reason=words.plain(node.stop.reason) if node.stop else "",
+        stop_author=words.plain(node.stop.author) if node.stop else "",
+        problem=words.plain(node.problem),
         on_best_path=on_best_path,
     )
 
@@ -263,7 +263,7 @@ def _test(tree: Tree) -> FinalTest | None:
         evaluation.checkpoint.step,
         evaluation.score,
         dict(evaluation.subtask_scores or {}),
-        evaluation.problem,
+        words.plain(evaluation.problem),
     )
 
 

@@ -94,6 +94,7 @@ def strategy_curves(data: ReportData) -> tuple[Figure, ...]:
     present = series.names()
     subtasks = [name for name in present if name.startswith("val_score/")]
     boundaries = [Boundary(phase.first_step, f"phase {phase.node}") for phase in data.strategy]
+    limits = (data.strategy[0].first_step, data.strategy[-1].last_step) if data.strategy else None
     figures = []
     for name in (*_CURVES, *subtasks):
         points = series.points(name)
@@ -102,7 +103,8 @@ def strategy_curves(data: ReportData) -> tuple[Figure, ...]:
         title = words.METRIC_TITLES.get(name) or f"Validation score: {name.partition('/')[2]}"
         is_score = name.startswith("val_score")
         line = Line(points, "green" if is_score else "blue", dots=is_score)
-        figures.append(Figure(title, line_chart(title, [line], x_label="step of the strategy", boundaries=boundaries)))
+        svg = line_chart(title, [line], x_label="step of the strategy", x_limits=limits, boundaries=boundaries)
+        figures.append(Figure(title, svg))
     return tuple(figures)
 
 
@@ -116,7 +118,7 @@ def progress_charts(data: ReportData) -> tuple[Figure, ...]:
         best = [(x_of(point), point.best) for point in data.progress if point.best is not None]
         single = [(x_of(point), point.score) for point in data.progress if point.score is not None]
         lines = [Line(best, "green", stepped=True), Line(single, "blue", joined=False)]
-        svg = line_chart(title, lines, x_label=label, whole=label == "iteration")
+        svg = line_chart(title, lines, x_label=label, whole=label == "iteration", width=500)
         if svg:
             figures.append(Figure(title, svg))
     return tuple(figures)

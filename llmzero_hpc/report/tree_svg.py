@@ -48,7 +48,8 @@ _STYLE = """
 .tree .active{fill:var(--card,#fff);stroke:var(--done,#0072b2);stroke-width:3;stroke-dasharray:6 4}
 .tree .active+.id{fill:var(--ink,#1c2128)}
 .tree .on .ring{fill:none;stroke:var(--best,#007a5a);stroke-width:3}
-.tree .pruned{opacity:.6}
+.tree .back{fill:var(--card,#fff)}
+.tree .pruned .failed,.tree .pruned .done,.tree .pruned .early{opacity:.55}
 """.strip().replace("\n", "")
 
 
@@ -138,7 +139,7 @@ def edge_labels(node: NodeReport) -> tuple[str, str]:
     """What stands above and below the edge to a node: how it came about and the leading changes."""
     if node.parent is None:
         return "", ""
-    changes = [words.change(item.name, item.before, item.after) for item in node.changes]
+    changes = [words.change(item.name, item.before, item.after, "→") for item in node.changes]
     if node.kind is TransitionKind.SCRATCH:
         changes.insert(0, "from scratch")
     elif node.kind is TransitionKind.DEBUG:
@@ -220,9 +221,11 @@ def _node(item: Placed, *, is_best: bool) -> str:
     marks = ("on" if node.on_best_path else "") + (" pruned" if node.pruned else "")
     below = words.score(node.score) if node.score is not None else words.STATUS_WORDS[node.status]
     label_x = x - _COLUMN + _BEND + 6
-    changes = "; ".join(words.change(change.name, change.before, change.after) for change in node.changes)
+    changes = "; ".join(words.change(change.name, change.before, change.after, "→") for change in node.changes)
     full = f"Phase {node.id}: {node.kind.value}, {words.STATUS_WORDS[node.status]}, score {words.score(node.score)}"
     parts = [f'<g class="{marks.strip()}">', f"<title>{escape(full + (f'. {changes}' if changes else ''))}</title>"]
+    if node.pruned:
+        parts.append(f'<circle class="back" cx="{x:g}" cy="{y:g}" r="{RADIUS:g}"/>')
     if node.on_best_path:
         parts.append(f'<circle class="ring" cx="{x:g}" cy="{y:g}" r="{RADIUS + 2.5:g}"/>')
     parts += [

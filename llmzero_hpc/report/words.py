@@ -80,7 +80,7 @@ def number(value: Scalar | None) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, int | str):
-        return str(value)
+        return plain(str(value))
     if value != 0 and (abs(value) < 0.01 or abs(value) >= 1e5):  # noqa: PLR2004 - beyond these a power reads better
         mantissa, exponent = f"{value:.3e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
@@ -121,12 +121,18 @@ def _two(whole: int, large: int, large_name: str, small: int, small_name: str) -
 
 def parameter(name: str) -> str:
     """A hyperparameter's or override's name for a narrow place: the last part of a dotted key."""
-    return SHORT_NAMES.get(name) or name.rsplit(".", 1)[-1]
+    return SHORT_NAMES.get(name) or plain(name.rsplit(".", 1)[-1])
 
 
-def change(name: str, before: Scalar | None, after: Scalar | None) -> str:
+def change(name: str, before: Scalar | None, after: Scalar | None, arrow: str = ">") -> str:
     """One change in a narrow place: `lr 1e-3>5e-4`."""
-    return f"{parameter(name)} {number(before)}>{number(after)}"
+    return f"{parameter(name)} {number(before)}{arrow}{number(after)}"
+
+
+def plain(text: str) -> str:
+    """Text of unknown origin without control characters, which could drive a terminal, on one line."""
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(shown.encode("utf-8", "replace").decode().split())
 
 
 def clipped(text: str, width: int) -> str:
