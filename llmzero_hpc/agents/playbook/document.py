@@ -14,23 +14,24 @@ if TYPE_CHECKING:
 _HEAD = """\
 # The playbook
 
-Rules over training metrics that propose, stop and repair phases: deterministic, free, offline. No language model takes
-part. The rules restate findings of the LLMZero paper (arXiv 2606.18388); where one goes beyond them, its source says so.
-This page is written by `python -m llmzero_hpc.agents.playbook.document`; a test keeps it equal to the code.
+Rules over training metrics that propose, stop and repair phases: deterministic, free, offline. No language model
+takes part. The rules restate findings of the LLMZero paper (arXiv 2606.18388); where one goes beyond them, its source
+says so. This page is written by `python -m llmzero_hpc.agents.playbook.document`; a test keeps it equal to the code.
 
 ## Proposals
 
 The rules are asked in this order. The first that fires leads; later ones contribute changes of other parameters when
-they do not pull the other way (tighten against loosen). A second child of the same parent takes the next change, or turns
-a regularization parameter round when a sibling that moved it lost. Capacity (response length, rollouts) is not turned
-round. Values stay within the bounds; a change whose first parameter cannot move is skipped.
+they do not pull the other way (tighten against loosen). A second child of the same parent takes the next change, or
+turns a regularization parameter round when a sibling that moved it lost; against damage the rules insist instead.
+Capacity (response length, rollouts) is not turned round. Values stay within the bounds; a change whose first parameter
+cannot move is skipped.
 
-The child resumes from the parent's last checkpoint when that is as good as the best within the noise, else from the best;
-after damage, from the best one before it began. Its steps are the parent's, times the parent's tokens a step over
-its own, between half and twice; epochs follow from steps and batch size.
+The child resumes from the parent's last checkpoint when that is as good as the best within the noise, else from the
+best; after damage, from the best one before it began. Its steps are the parent's, times the parent's tokens a step
+over its own, between half and twice; epochs follow from steps and batch size.
 
-A from-scratch phase believes none of this: learning rate, KL coefficient, response limit, temperature, clip range and batch
-size are drawn to fill the space around the best configuration, shorter limits as readily as longer ones.
+A from-scratch phase believes none of this: learning rate, KL coefficient, response limit, temperature, clip range and
+batch size are drawn to fill the space around the best configuration, shorter limits as readily as longer ones.
 
 """
 
@@ -38,10 +39,10 @@ _STOPPER = """
 ## Early stops
 
 Only the validation scores of a phase decide. It is stopped when they collapsed, or when an optimistic guess of what it
-reaches by its last step stays below the best score so far: the best of the recent scores, plus the best recent rate of
-improvement carried on along a logarithmic curve, plus two standard deviations of the observed scatter. It goes on while it
-has fewer than two validations or a quarter of its steps, while it is ahead of the best strategy at the same step, and
-always once it has reached the best score.
+reaches by its last step stays below the best score so far: the best of the recent scores, plus the best recent rate
+of improvement carried on along a logarithmic curve, plus two standard deviations of the observed scatter. It goes on
+while it has fewer than two validations or a quarter of its steps, while it is not behind the best strategy at the same
+step, and always once it has reached the best score.
 
 ## Repairs
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from llmzero_hpc.agents.base import StopAnswer, StopRequest
 from llmzero_hpc.agents.playbook.signals import Point, fallen_to_nothing, scatter
@@ -78,13 +79,13 @@ def judge(request: StopRequest) -> StopAnswer:
 def extrapolate(points: tuple[Point, ...], first_step: int, last_step: int, noise: float) -> Outlook:
     """The highest of the recent scores, plus the best recent rate carried on to `last_step`, plus a noise margin.
 
-    The rate decays as one over the steps of the phase, as along a logarithmic learning curve: learning curves bend down.
+    The rate decays as one over the steps of the phase, as along a logarithmic curve: learning curves bend down.
     """
     recent = points[-RECENT:]
     level = max(value for _, value in recent)
     end_step, end = recent[-1]
     rates = [(end - value) / (end_step - step) for step, value in recent[:-1]]
-    rates += [(later - value) / (at - step) for (step, value), (at, later) in zip(recent, recent[1:], strict=False)]
+    rates += [(later - value) / (at - step) for (step, value), (at, later) in pairwise(recent)]
     rate = max(0.0, *rates)
     done, whole = max(1, end_step - first_step + 1), max(1, last_step - first_step + 1)
     gain = rate * done * math.log(max(1.0, whole / done))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from llmzero_hpc.agents.base import FailureRequest, Repair
 from llmzero_hpc.agents.playbook.moves import Move, fitted, limits
+from llmzero_hpc.agents.playbook.signals import read
 from llmzero_hpc.search.configuration import Bounds, Configuration
 from llmzero_hpc.search.node import Rationale
 
@@ -87,7 +88,8 @@ FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         "diverged", "A loss, gradient or probability was not finite: smaller and shorter updates.",
-        _pattern(r"probability tensor contains either", r"\b(?:loss|grad_norm|gradient|logits?|kl)\b.{0,40}\b(?:nan|inf)\b",
+        _pattern(r"probability tensor contains either",
+                 r"\b(?:loss|grad_norm|gradient|logits?|kl)\b.{0,40}\b(?:nan|inf)\b",
                  r"non-?finite", r"floatingpointerror", r"\bnan\b.{0,40}\b(?:loss|grad|gradient|logits?)\b",
                  r"gradient explo"),
         _CALMER,
@@ -95,9 +97,10 @@ FAILURES: tuple[Failure, ...] = (
     Failure(
         "too_long", "Prompt and response together exceed what the model takes: a shorter response limit leaves room; "
         "a prompt that is too long by itself can be mended in the data only.",
-        _pattern(r"max(?:imum)?[_ ]?(?:model|context|sequence|position)[_ ]?(?:len|length|embeddings)", r"prompt.{0,60}too long",
+        _pattern(r"max(?:imum)?[_ ]?(?:model|context|sequence|position)[_ ]?(?:len|length|embeddings)",
+                 r"prompt.{0,60}too long",
                  r"prompt.{0,80}(?:longer than|exceeds)", r"sequence length is longer than"),
-        ((Move("max_response_length", 0.75),), (Move("max_response_length", 0.5),), (Move("max_response_length", 0.25),)),
+        tuple((Move("max_response_length", share),) for share in (0.75, 0.5, 0.25)),
     ),
     Failure(
         "missing_or_reward", "A file is missing or the reward function raised: nothing in the configuration helps, "
@@ -128,7 +131,7 @@ def classify(log_tail: str, exit_code: int | None, *, finite: bool = True) -> Fa
 
 
 def repair(request: FailureRequest) -> Repair:
-    """A configuration unlike the failed one (except a retry) and unlike every earlier repair, where the bounds allow it."""
+    """Unlike every earlier repair, and unlike the failed one but for a retry, where bounds allow it."""
     failed = request.node.configuration or Configuration()
     finite = all(math.isfinite(value) for row in request.series.rows for value in row.values.values())
     failure = classify(request.log_tail, request.exit_code, finite=finite)
@@ -145,7 +148,20 @@ def repair(request: FailureRequest) -> Repair:
     exit_words = () if request.exit_code is None else (f"exit code {request.exit_code}",)
     line = _telling_line(failure, request.log_tail)
     evidence = exit_words + ((line,) if line else ()) + (changes or ("the same configuration again",))
-    return Repair(configuration, Rationale(AUTHOR, failure.diagnosis, evidence, failure.name))
+    resume = _resume_step(failure, request)
+    if resume is not None:
+        evidence += (f"resumes from step {resume}",)
+    return Repair(configuration, Rationale(AUTHOR, failure.diagnosis, evidence, failure.name), resume)
+
+
+def _resume_step(failure: Failure, request: FailureRequest) -> int | None:
+    """The failed phase's newest checkpoint; after a divergence its best from before the damage; None without one."""
+    points = request.node.checkpoints
+    if failure.name != "diverged":
+        return points[-1].step if points else None
+    collapse = read(request.series).collapse
+    sound = [point for point in points if collapse is None or point.step < collapse.onset]
+    return max(sound, key=lambda point: (point.score, -point.step)).step if sound else None
 
 
 def _candidates(failure: Failure, failed: Configuration, request: FailureRequest) -> Iterator[Configuration]:

@@ -14,7 +14,7 @@ from llmzero_hpc.agents.playbook.moves import Move, direction, fitted, limits
 from llmzero_hpc.agents.playbook.rules import Resume, Rule, compatible, firing
 from llmzero_hpc.agents.playbook.signals import Signals, read
 from llmzero_hpc.search.configuration import Configuration
-from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS, Scalar
+from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS, ParameterClass, Scalar
 from llmzero_hpc.search.node import Checkpoint, Rationale, TransitionKind
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 AUTHOR = "playbook"
 
 LEAST_LENGTH, MOST_LENGTH = 0.5, 2.0
-"""A phase makes between half and twice the parent's steps: cheaper steps buy more of them, but budgets stay comparable."""
+"""A phase makes between half and twice the parent's steps: cheap steps buy more of them, within comparable budgets."""
 LEAST_VALIDATIONS = 2
 """Validations that a phase should see before it ends, where its parent was long enough for them."""
 _CONSEQUENCES = frozenset({"epochs", "mini_batches"})
@@ -31,7 +31,13 @@ _CONSEQUENCES = frozenset({"epochs", "mini_batches"})
 _JITTERED = ("learning_rate", "kl_coefficient", "temperature", "clip_range", "gradient_clip", "batch_size", "rollouts")
 _JITTERS = 64
 
-Directions = Mapping[tuple[str, int], Sibling]
+
+@dataclass(frozen=True, slots=True)
+class _Lessons:
+    """Parameter and direction (+1, -1) to the sibling that moved it so and lost, or won; a winner outvotes a loser."""
+
+    lost: Mapping[tuple[str, int], Sibling]
+    won: Mapping[tuple[str, int], Sibling]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +89,17 @@ def resume_step(choice: Resume, signals: Signals, request: ProposalRequest) -> i
 def budgeted(configuration: Configuration, parent: Configuration, request: ProposalRequest) -> Configuration:
     """With the epochs of a phase that generates about as many tokens as the parent's.
 
-    Steps are the parent's, times the parent's tokens a step over the new ones, between half and twice; so a larger batch
-    or group, or a longer limit where responses reach it, gives fewer steps, and a shorter limit more. Epochs follow
-    from steps and batch size, and stay within the search's bounds.
+    Steps are the parent's, times the parent's tokens a step over the new ones, between half and twice; so a larger
+    batch or group, or a longer limit where responses reach it, gives fewer steps, and a shorter limit more. Epochs
+    follow from steps and batch size, and stay within the search's bounds.
     """
     steps = request.parent.total_steps or parent.steps(request.train_rows)
     ratio = _tokens(parent, parent, request.series) / _tokens(configuration, parent, request.series)
     wanted = max(1, round(steps * min(max(ratio, LEAST_LENGTH), MOST_LENGTH)))
     wanted = max(wanted, min(steps, LEAST_VALIDATIONS * request.validate_every_steps))
     steps_an_epoch = max(1, request.train_rows // configuration.batch_size)
+    if configuration.changed(epochs=parent.epochs).steps(request.train_rows) == wanted:
+        return configuration.changed(epochs=parent.epochs)
     # Rounded down, as the number of steps is rounded up.
     epochs = math.floor(wanted / steps_an_epoch * 1e6) / 1e6
     low, high = limits("epochs", request.bounds)
@@ -100,7 +108,9 @@ def budgeted(configuration: Configuration, parent: Configuration, request: Propo
 
 def _scratch(request: ProposalRequest, base: Configuration) -> Proposal:
     earlier = [base, *(sibling.node.configuration for sibling in request.siblings if sibling.node.configuration)]
-    drawn = scratch.draw(base, earlier, request.bounds, request.seed)
+    # One sequence for the whole search, whose points fill the space together: its seed is that of the oldest start.
+    oldest = min((sibling.node for sibling in request.siblings), key=lambda node: node.id, default=None)
+    drawn = scratch.draw(base, earlier, request.bounds, oldest.seed if oldest else request.seed)
     configuration = budgeted(drawn, base, request)
     evidence = (f"away from {len(earlier)} configurations that are known", *_changes(base, configuration))
     diagnosis = "A fresh start away from all earlier ones, so that no early choice anchors the search."
@@ -108,54 +118,60 @@ def _scratch(request: ProposalRequest, base: Configuration) -> Proposal:
 
 
 def _plans(signals: Signals, base: Configuration, request: ProposalRequest) -> Iterator[_Plan]:
+    """Remedies, the most fitting first: the leading rule's, those of others, the leader's again by halves."""
     fired = firing(signals)
-    lost, won = _lessons(base, request.siblings)
-    for leader in fired:
-        for remedy in leader.remedies:
-            moves = [(leader, move) for move in remedy]
-            if leader is fired[0]:
-                for other in fired:
-                    if compatible(leader, other):
-                        known = {move.parameter for _, move in moves}
-                        moves += [(other, move) for move in other.remedies[0] if move.parameter not in known]
-            plan = _informed(leader, moves, signals, base, lost, won)
-            lead = remedy[0].parameter
-            # A remedy whose first move the bounds or the lessons forbid is no remedy.
-            if lead in plan.values and fitted(base, plan.values, request.bounds).value(lead) != base.value(lead):
-                yield plan
-    yield from _jitters(fired[0], base, request)
+    first, lessons = fired[0], _lessons(base, request.siblings)
+    ranked = [(first, remedy, 1.0) for remedy in first.remedies]
+    # Whoever insists is not contradicted by the next rule either.
+    ranked += [
+        (rule, remedy, 1.0)
+        for rule in fired[1:]
+        if first.reversible or compatible(first, rule)
+        for remedy in rule.remedies
+    ]
+    ranked += [(first, remedy, 0.5) for remedy in first.remedies]
+    for leader, remedy, share in ranked:
+        moves = [(leader, move) for move in remedy]
+        for other in fired if leader is first else ():
+            if compatible(leader, other):
+                known = {move.parameter for _, move in moves}
+                moves += [(other, move) for move in other.remedies[0] if move.parameter not in known]
+        strengths = {rule.name: share * rule.strength(signals) for rule in fired}
+        plan = _informed(leader, moves, strengths, base, lessons)
+        lead = remedy[0].parameter
+        # A remedy whose first move the bounds or the lessons forbid is no remedy.
+        if fitted(base, plan.values, request.bounds).value(lead) != base.value(lead):
+            yield plan
+    yield from _jitters(first, base, request)
 
 
 def _informed(
     leader: Rule,
     moves: Sequence[tuple[Rule, Move]],
-    signals: Signals,
+    strengths: Mapping[str, float],
     base: Configuration,
-    lost: Directions,
-    won: Directions,
+    lessons: _Lessons,
 ) -> _Plan:
     values: dict[str, Scalar] = {}
     notes = []
     for rule, move in moves:
-        name, strength = move.parameter, rule.strength(signals)
-        value = move.applied(base, strength)
-        way = direction(base.value(name), value)
-        if (name, way) in lost:
-            other = move.reversed() if leader.reversible and rule.reversible else None
-            notes.append(_lesson(lost[name, way], name, "the other way this time" if other else "left as it is"))
-            if other is None:
-                continue
-            value = other.applied(base, strength)
-            way = -way
-        if (name, -way) in won:
-            notes.append(_lesson(won[name, -way], name, "not turned back"))
-            continue
-        values[name] = value
-    return _Plan(leader, values, tuple(dict.fromkeys(notes)))
+        name, old = move.parameter, base.value(move.parameter)
+        value = move.applied(base, strengths[rule.name])
+        loser = lessons.lost.get((name, direction(old, value)))
+        if loser and (rule.reversible or HYPERPARAMETERS[name].parameter_class is ParameterClass.CAPACITY):
+            other = move.reversed() if leader.reversible else None
+            value = other.applied(base, strengths[rule.name]) if other else old
+            notes.append(_lesson(loser, name, "left as it is" if value == old else "the other way this time"))
+        winner = lessons.won.get((name, -direction(old, value)))
+        if winner and value != old:
+            value = old
+            notes.append(_lesson(winner, name, "not turned back"))
+        if value != old:
+            values[name] = value
+    return _Plan(leader, values, tuple(notes))
 
 
-def _lessons(base: Configuration, siblings: Sequence[Sibling]) -> tuple[Directions, Directions]:
-    """Which way each parameter was moved by a sibling that lost, and by one that won; who won outvotes who lost."""
+def _lessons(base: Configuration, siblings: Sequence[Sibling]) -> _Lessons:
     lost: dict[tuple[str, int], Sibling] = {}
     won: dict[tuple[str, int], Sibling] = {}
     for sibling in siblings:
@@ -169,7 +185,7 @@ def _lessons(base: Configuration, siblings: Sequence[Sibling]) -> tuple[Directio
             way = direction(before, after)
             if name in HYPERPARAMETERS and name not in _CONSEQUENCES and way:
                 outcome[name, way] = sibling
-    return {key: sibling for key, sibling in lost.items() if key not in won}, won
+    return _Lessons({key: sibling for key, sibling in lost.items() if key not in won}, won)
 
 
 def _lesson(sibling: Sibling, name: str, conclusion: str) -> str:

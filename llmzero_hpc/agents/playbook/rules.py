@@ -60,7 +60,8 @@ class Rule:
 
     Attributes:
         remedies: coordinated changes, the next for when the one before was tried from the same parent.
-        reversible: when a sibling that moved a parameter so has lost, the other direction is worth a try.
+        reversible: when a sibling that moved a parameter so has lost, the other direction is worth a try. Where it
+            is not (nobody loosens a policy that runs away), the rule insists, with its next remedy.
         evidence: the numbers it fired on, in words.
         strength: how much of the change the severity asks for, in (0, 1].
     """
@@ -96,8 +97,8 @@ def _lr(factor: float) -> Move:
     return Move("learning_rate", factor)
 
 
-def _kl(factor: float) -> Move:
-    return Move("kl_coefficient", factor, start=KL_START)
+def _kl(factor: float, start: float = KL_START) -> Move:
+    return Move("kl_coefficient", factor, start=start)
 
 
 def _temperature(shift: float) -> Move:
@@ -244,8 +245,8 @@ RULES: tuple[Rule, ...] = (
         "plateau",
         "Validation no longer improves.",
         "the later half of the phase brought no better validation, beyond the noise",
-        "section 3.4: 'raising LR to escape a plateau while increasing KL penalty to prevent divergence'; section 4.3.1 "
-        "(PaperSearchQA phase 4): 'LR doubles, temperature increases, and batch size decreases'",
+        "section 3.4: 'raising LR to escape a plateau while increasing KL penalty to prevent divergence'; section "
+        "4.3.1 (PaperSearchQA phase 4): 'LR doubles, temperature increases, and batch size decreases'",
         Stance.LOOSEN, Resume.LAST, reversible=True,
         remedies=(
             (_lr(2.0), _kl(2.0), _temperature(+0.1), Move("batch_size", 0.5)),
@@ -262,7 +263,7 @@ RULES: tuple[Rule, ...] = (
         "1.1 to 1.0 and 'expanded response length'",
         Stance.TIGHTEN, Resume.LAST, reversible=True,
         remedies=(
-            (_lr(0.6), _kl(2.0), _temperature(-0.1), Move("max_response_length", MORE_TOKENS)),
+            (_lr(0.6), _kl(2.0, start=0), _temperature(-0.1), Move("max_response_length", MORE_TOKENS)),
             (_lr(0.7), Move("batch_size", 0.5)),
         ),
         fires=lambda s: s.slowing,
@@ -275,8 +276,8 @@ RULES: tuple[Rule, ...] = (
         "section 4.3.2: 'capacity parameters should accumulate monotonically'",
         Stance.TIGHTEN, Resume.LAST, reversible=True,
         remedies=(
-            (_lr(0.8), Move("rollouts", MORE_ROLLOUTS), Move("max_response_length", MORE_TOKENS)),
-            (_lr(0.7), Move("batch_size", 0.5)),
+            (_lr(0.7), Move("batch_size", 0.5), Move("max_response_length", MORE_TOKENS)),
+            (_lr(0.8), Move("rollouts", MORE_ROLLOUTS)),
         ),
         fires=lambda s: s.improving and not s.slowing,
         evidence=_validation,
@@ -288,7 +289,7 @@ RULES: tuple[Rule, ...] = (
         "none: a moderate step in both directions",
         Stance.TIGHTEN, Resume.LAST, reversible=True,
         remedies=(
-            (_lr(0.7), Move("rollouts", MORE_ROLLOUTS), _kl(1.5)),
+            (_lr(0.7), Move("rollouts", MORE_ROLLOUTS), _kl(1.5, start=0)),
             (_lr(1.4), _temperature(+0.1), Move("clip_range", 1.25)),
         ),
         fires=lambda s: not any(rule.fires(s) for rule in RULES if rule.name != "unclear"),

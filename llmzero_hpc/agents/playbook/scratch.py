@@ -27,8 +27,8 @@ SPANS: Mapping[str, tuple[float, float]] = {
     "clip_range": (0.75, 1.75),
     "batch_size": (0.5, 2.0),
 }
-"""Factors on the reference between which values are drawn, where the search sets no limits of its own. Around the
-practitioner default they cover the paper's ranges for random search (appendix B.2), the learning rate and the KL
+"""Factors on the reference between which values are drawn, and half of the way to wider limits of the search. Around
+the practitioner default they cover the paper's ranges for random search (appendix B.2), the learning rate and the KL
 coefficient upward too, and response lengths, which random search left alone."""
 KL_FROM_ZERO = 1e-3
 """Centre of the draws when the reference has no KL term."""
@@ -67,8 +67,12 @@ def draw(
 def _range(name: str, reference: Configuration, bounds: Mapping[str, Bounds]) -> tuple[float, float]:
     low, high = limits(name, bounds)
     own, centre = bounds.get(name, Bounds()), float(reference.value(name)) or KL_FROM_ZERO
-    first = own.low if own.low is not None and own.low > 0 else centre * SPANS[name][0]
-    last = own.high if own.high is not None else centre * SPANS[name][1]
+    first, last = centre * SPANS[name][0], centre * SPANS[name][1]
+    # Limits of the search that are wider say that more is allowed, not that it is likely: half of the way, as a factor.
+    if own.low is not None and 0 < own.low < first:
+        first = math.sqrt(first * own.low)
+    if own.high is not None and own.high > last:
+        last = math.sqrt(last * own.high)
     first, last = min(max(first, low), high), min(max(last, low), high)
     return min(first, last), max(first, last)
 

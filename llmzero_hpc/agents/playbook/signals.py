@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 
 from llmzero_hpc.search.metrics import VALIDATION_SCORE, Series
 
@@ -245,7 +245,7 @@ def slope(points: tuple[Point, ...]) -> float:
 
 
 def fallen_to_nothing(points: tuple[Point, ...]) -> Shift | None:
-    """Whether a score ended without nearly all of its peak, beyond its noise; the tail is its last fifth, at least two."""
+    """Whether a score ended without nearly all of its peak, beyond its noise; its tail is a fifth, at least two."""
     width = max(2, len(points) // 5)
     if len(points) < 2 * width:
         return None
@@ -253,7 +253,10 @@ def fallen_to_nothing(points: tuple[Point, ...]) -> Shift | None:
     means = [fmean(values[i : i + width]) for i in range(len(values) - width + 1)]
     peak = max(range(len(means)), key=lambda i: (means[i], -i))
     drop = means[peak] - means[-1]
-    if means[peak] <= 0 or drop < COLLAPSED * means[peak] or drop <= 3 * scatter(values):
+    # The fall itself is no noise: what counts is the scatter before it.
+    calm = values[: peak + width]
+    noise = scatter(calm) if len(calm) > 2 else stdev(calm)  # noqa: PLR2004 - two points have no second difference
+    if means[peak] <= 0 or drop < COLLAPSED * means[peak] or drop <= 3 * noise:
         return None
     onset = next(step for step, value in points[peak:] if value <= means[peak] / 2)
     return Shift("", points[peak][0], means[peak], points[-1][0], means[-1], onset)
