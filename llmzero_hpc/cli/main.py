@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from llmzero_hpc import __version__
-from llmzero_hpc.cli import create, look, requests, run
+from llmzero_hpc.cli import control, create, look, run
 from llmzero_hpc.errors import LLMZeroError
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ def _common(
 create.register(app)
 run.register(app)
 look.register(app)
-requests.register(app)
+control.register(app)
 
 
 def main() -> None:
