@@ -1,6 +1,6 @@
 """Adapter checkpoints: where they lie, which are complete, and how one becomes complete.
 
-A checkpoint is a folder `step_30` with a PEFT adapter. It is written under a hidden name and renamed, so a folder of
+A checkpoint is a folder `step_30` with a PEFT adapter. It is written under another name and renamed, so a folder of
 that name is whole; `complete_checkpoints` checks all the same, as files get lost outside of our hands.
 """
 
@@ -12,6 +12,8 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from llmzero_hpc.store.atomic import TEMPORARY_PREFIX, make_folder, refusals, sync_folder
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -20,7 +22,6 @@ ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
 """The files of a PEFT adapter; both are needed to load it."""
 
 _NAME: Final = re.compile(r"step_([1-9][0-9]*)")
-_UNFINISHED: Final = ".unfinished-"
 
 
 def checkpoint_path(checkpoints: Path, step: int) -> Path:
@@ -29,7 +30,11 @@ def checkpoint_path(checkpoints: Path, step: int) -> Path:
 
 
 def complete_checkpoints(checkpoints: Path) -> tuple[int, ...]:
-    """Steps of all complete checkpoints, ascending; empty where the folder is not there."""
+    """Steps of all complete checkpoints, ascending; empty where the folder is not there.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
     return tuple(step for step in saved_steps(checkpoints) if is_adapter(checkpoint_path(checkpoints, step)))
 
 
@@ -39,41 +44,50 @@ def is_adapter(folder: Path) -> bool:
 
 
 def saved_steps(folder: Path) -> tuple[int, ...]:
-    """Steps that have a folder `step_<n>` here, ascending, whatever it holds."""
-    try:
-        names = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return ()
+    """Steps that have a folder `step_<n>` here, ascending, whatever it holds.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
+    with refusals("reading", folder):
+        try:
+            names = [path.name for path in folder.iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
     return tuple(sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name))))
+
+
+def unfinished_path(target: Path) -> Path:
+    """Where `whole_folder` fills what becomes `target`."""
+    return target.with_name(f"{TEMPORARY_PREFIX}{target.name}")
 
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """A new folder to fill; it takes the name `target` when the block ends well, and is removed when it does not.
 
-    Its files reach the disk before the name does. A folder that already has the name is replaced.
+    Its files reach the disk before the name does. A folder that already has the name is replaced. One writer at a
+    time; what a killed one left is cleared away.
+
+    Raises:
+        StorageError: the file system refused.
     """
-    unfinished = target.parent / f"{_UNFINISHED}{target.name}-{os.getpid()}"
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-        _flush(unfinished)
-        if target.exists():
-            replaced = unfinished.with_name(unfinished.name + "-replaced")
-            target.rename(replaced)
-            unfinished.rename(target)
-            shutil.rmtree(replaced)
-        else:
-            unfinished.rename(target)
-        _flush_one(target.parent)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what killed writers left behind. Only for the folder's one writer."""
-    for leftover in folder.glob(f"{_UNFINISHED}*"):
+    unfinished = unfinished_path(target)
+    replaced = target.with_name(f"{TEMPORARY_PREFIX}replaced-{target.name}")
+    for leftover in (unfinished, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
+    make_folder(unfinished)
+    try:
+        with refusals("writing", target):
+            yield unfinished
+            _flush(unfinished)
+            if target.exists():
+                target.rename(replaced)
+            unfinished.rename(target)
+            sync_folder(target.parent)
+    finally:
+        for leftover in (unfinished, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _has_content(file: Path) -> bool:
@@ -84,14 +98,12 @@ def _has_content(file: Path) -> bool:
 
 
 def _flush(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        _flush_one(path)
-    _flush_one(folder)
-
-
-def _flush_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            sync_folder(path)
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

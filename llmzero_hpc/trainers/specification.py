@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -15,12 +14,13 @@ from llmzero_hpc.trainers.base import EvaluationSpec, PhaseSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
+_ADAPTERS: Final = {kind: TypeAdapter[Any](kind) for kind in (PhaseSpec, EvaluationSpec)}
 _Specification = TypeVar("_Specification", PhaseSpec, EvaluationSpec)
 
 
 def write_specification(path: Path, specification: PhaseSpec | EvaluationSpec) -> None:
     """Write a specification as YAML, by rename; `read_phase` and `read_evaluation` return an equal one."""
-    data = _adapter(type(specification)).dump_python(specification, mode="json")
+    data = _ADAPTERS[type(specification)].dump_python(specification, mode="json")
     write_bytes(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120).encode())
 
 
@@ -42,15 +42,10 @@ def read_evaluation(path: Path) -> EvaluationSpec:
     return _read(path, EvaluationSpec)
 
 
-@cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
 def _read(path: Path, kind: type[_Specification]) -> _Specification:
     try:
         data = yaml.safe_load(path.read_bytes())
-        result: _Specification = _adapter(kind).validate_python(data)
+        result: _Specification = _ADAPTERS[kind].validate_python(data)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from None
     except yaml.YAMLError as error:

@@ -1,0 +1,242 @@
+"""`python -m llmzero_hpc.trainers.trl.train <config.yaml> <attempt_directory>`: train a phase, or the rest of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmzero_hpc.errors import ConfigurationError, LLMZeroError
+from llmzero_hpc.store.atomic import make_folder
+from llmzero_hpc.store.metrics_log import MetricsWriter
+from llmzero_hpc.store.phase_directory import AttemptDirectory
+from llmzero_hpc.tasks.base import Split
+from llmzero_hpc.tasks.models import resolve_model
+from llmzero_hpc.tasks.registry import load_task
+from llmzero_hpc.trainers.checkpoints import checkpoint_path
+from llmzero_hpc.trainers.specification import read_phase
+from llmzero_hpc.trainers.trl.arguments import grpo_arguments, row_order, step_shape
+from llmzero_hpc.trainers.trl.metrics import canonical_metrics, raw_metrics
+from llmzero_hpc.trainers.trl.training_state import (
+    Progress,
+    drop_older,
+    newest_state,
+    save_together,
+    write_progress,
+)
+
+if TYPE_CHECKING:
+    from llmzero_hpc.tasks.base import Row
+    from llmzero_hpc.trainers.base import PhaseSpec
+
+
+def main(arguments: list[str]) -> int:
+    """The command; returns its exit code. What is wrong with the user's files is one line on stderr."""
+    quiet()
+    try:
+        specification, attempt = arguments
+        train(read_phase(Path(specification)), AttemptDirectory(Path(attempt)))
+    except LLMZeroError as error:
+        print(f"error: {error.message}", error.next_step, sep="\n", file=sys.stderr)  # noqa: T201 - the job's log
+        return error.exit_code
+    return 0
+
+
+def quiet() -> None:
+    """Set what the libraries read when they are imported: no network, no bars, no chatter."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning)
+
+
+def train(spec: PhaseSpec, attempt: AttemptDirectory) -> None:
+    """Make the steps of a phase that no earlier attempt made.
+
+    Raises:
+        LLMZeroError: the model, the data, the reward or the disk is not as it should be.
+    """
+    Phase(spec, attempt).run()
+
+
+class Phase:
+    """One attempt at a phase: its trainer, and what happens at the end of each of its steps."""
+
+    def __init__(self, spec: PhaseSpec, attempt: AttemptDirectory) -> None:
+        self._spec, self._attempt = spec, attempt
+        self._started = newest_state(spec.training_state)
+        self._task = load_task(spec.task)
+        self._writer = MetricsWriter(
+            attempt.metrics, int(attempt.path.name), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        )
+        self._shape = step_shape(spec.configuration, spec.hardware)
+        self._done = self._started[1].step - spec.first_step + 1 if self._started else 0
+        self._logs: list[dict[str, Any]] = []
+        self._clock = time.monotonic()
+
+    def run(self) -> None:
+        """Train to the last step."""
+        spec = self._spec
+        for folder in (spec.checkpoints, spec.training_state):
+            make_folder(folder)
+        if self._started and self._started[1].validated and self._started[1].step == spec.last_step:
+            self._write(self._started[1])
+            return
+        self._load()
+        if self._started:
+            folder, progress = self._started
+            self._write(progress if progress.validated else self._validated(folder, progress))
+        if self._done < spec.total_steps:
+            self.trainer.train()
+
+    def _load(self) -> None:
+        import torch
+        from datasets import Dataset
+        from trl import GRPOConfig
+
+        from llmzero_hpc.trainers.trl.generation import MergedPolicy
+        from llmzero_hpc.trainers.trl.grpo import OptimizerSteps, PhaseTrainer
+        from llmzero_hpc.trainers.trl.model import load_base, load_tokenizer, prompt_tokens, with_adapter
+
+        spec = self._spec
+        torch.set_num_threads(spec.hardware.threads)
+        folder = resolve_model(spec.model)
+        self.tokenizer = load_tokenizer(folder)
+        self._rows = self._task.rows(Split.TRAIN)
+        self._validation_rows = self._task.rows(Split.VALIDATION)
+        self._validation_prompts = prompt_tokens(self.tokenizer, self._validation_rows)
+        longest_prompt = max(map(len, self._validation_prompts))
+        if spec.hardware.vllm:
+            longest_prompt = max(longest_prompt, *map(len, prompt_tokens(self.tokenizer, self._rows)))
+        steps = max(1, spec.total_steps - self._done)
+        # ZeRO 3 partitions the weights while they are loaded, so the arguments have to be there first.
+        arguments = GRPOConfig(**grpo_arguments(spec, steps, self._attempt.path / "trl", longest_prompt))
+        base = load_base(folder, spec.hardware)
+        merged = None
+        if not spec.hardware.vllm and spec.hardware.deepspeed_stage < 3:  # noqa: PLR2004 - ZeRO's name
+            merged = MergedPolicy(load_base(folder, spec.hardware))
+        adapter = self._started[0] if self._started else spec.parent_adapter
+        try:
+            order = row_order(spec, len(self._rows), min(self._done, spec.total_steps - 1))
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+
+        self.trainer = PhaseTrainer(
+            spec=spec,
+            done=self._done,
+            updates=self._shape.updates,
+            merged=merged,
+            optimizer_state=self._started[0] if self._started else None,
+            model=with_adapter(base, adapter, spec),
+            args=arguments,
+            reward_funcs=self._reward,
+            train_dataset=Dataset.from_dict({"prompt": [_plain(self._rows[n]) for n in order], "row": order}),
+            processing_class=self.tokenizer,
+            callbacks=[OptimizerSteps(self._begin, self._optimizer_step)],
+        )
+
+    def _reward(self, completion_ids: list[list[int]], row: list[int], **_: Any) -> list[float]:
+        from llmzero_hpc.trainers.trl.scoring import reward_of
+
+        ends = self.trainer.eos_token_ids
+        return [
+            reward_of(self._task, self._rows[number], tokens, self.tokenizer, ends)
+            for number, tokens in zip(row, completion_ids, strict=True)
+        ]
+
+    def _begin(self) -> None:
+        self._clock = time.monotonic()
+
+    def _optimizer_step(self, logs: dict[str, Any]) -> None:
+        """Take TRL's log of an optimizer step; the last one of a GRPO step ends that."""
+        self._logs.append(dict(logs))
+        if len(self._logs) < self._shape.updates:
+            return
+        spec = self._spec
+        step = self.trainer.step - 1
+        raw = raw_metrics(self._logs)
+        self._logs = []
+        per_epoch = max(1, len(self._rows) // spec.configuration.batch_size)
+        values = canonical_metrics(
+            raw,
+            kl_coefficient=spec.configuration.kl_coefficient,
+            epoch=(step - spec.first_step + 1) / per_epoch,
+            responses=spec.configuration.batch_size * spec.configuration.rollouts,
+            seconds=time.monotonic() - self._clock,
+        )
+        progress = Progress(step, values, raw, validated=False)
+        if spec.is_validated(step):
+            progress = self._validated(self._saved(progress), progress)
+        self._write(progress)
+        self._clock = time.monotonic()
+
+    def _saved(self, progress: Progress) -> Path:
+        """Save the checkpoint of a step, then the state to continue from; returns the state's folder."""
+        from llmzero_hpc.trainers.trl.model import save_adapter
+
+        accelerator, spec = self.trainer.accelerator, self._spec
+
+        def adapter(folder: Path) -> None:
+            model = accelerator.unwrap_model(self.trainer.model)
+            sharded = spec.hardware.deepspeed_stage == 3  # noqa: PLR2004 - ZeRO's name
+            save_adapter(model, folder, main=accelerator.is_main_process, sharded=sharded)
+
+        def state(folder: Path) -> None:
+            adapter(folder)
+            self.trainer.save_optimizer(folder)
+            if accelerator.is_main_process:
+                write_progress(folder, progress)
+
+        save_together(accelerator, checkpoint_path(spec.checkpoints, progress.step), adapter)
+        target = spec.training_state / f"step_{progress.step}"
+        save_together(accelerator, target, state)
+        if accelerator.is_main_process:
+            drop_older(spec.training_state, progress.step)
+        return target
+
+    def _validated(self, state: Path, progress: Progress) -> Progress:
+        """Score the policy on the validation split, and keep the completed row with the state."""
+        from accelerate.utils.operations import gather_object  # type: ignore[import-untyped]
+
+        from llmzero_hpc.trainers.trl.generation import Sampling
+        from llmzero_hpc.trainers.trl.scoring import BATCH_ROWS, reward_of, summary
+
+        accelerator = self.trainer.accelerator
+        own = list(range(accelerator.process_index, len(self._validation_rows), accelerator.num_processes))
+        rewards = []
+        for start in range(0, len(own), BATCH_ROWS):
+            batch = own[start : start + BATCH_ROWS]
+            responses = self.trainer.respond(
+                [self._validation_prompts[number] for number in batch],
+                self._spec.validation_max_response_length,
+                Sampling(temperature=0),
+            )
+            for number, tokens in zip(batch, responses, strict=True):
+                row = self._validation_rows[number]
+                reward = reward_of(self._task, row, tokens, self.tokenizer, self.trainer.eos_token_ids)
+                rewards.append((row.data_source, reward))
+        result = summary(gather_object(rewards))
+        values = progress.values | {"val_score": result.score}
+        values |= {f"val_score/{source}": score for source, score in result.subtask_scores.items()}
+        progress = Progress(progress.step, values, progress.raw, validated=True)
+        if accelerator.is_main_process:
+            write_progress(state, progress)
+        return progress
+
+    def _write(self, progress: Progress) -> None:
+        if int(os.environ.get("RANK", "0")) == 0:
+            self._writer.write(progress.step, progress.values, progress.raw)
+
+
+def _plain(row: Row) -> str | list[dict[str, str]]:
+    return row.prompt if isinstance(row.prompt, str) else [dict(message) for message in row.prompt]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

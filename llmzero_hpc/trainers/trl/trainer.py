@@ -1,0 +1,142 @@
+"""The TRL trainer as the controller sees it: light, until it is asked to check a model."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from llmzero_hpc.config import FilesTask
+from llmzero_hpc.errors import ConfigurationError, MissingDependencyError
+from llmzero_hpc.tasks.base import Split
+from llmzero_hpc.tasks.models import resolve_model
+from llmzero_hpc.tasks.registry import load_task
+from llmzero_hpc.trainers.base import Trainer
+from llmzero_hpc.trainers.specification import read_evaluation, read_phase
+from llmzero_hpc.trainers.trl import overrides
+from llmzero_hpc.trainers.trl.arguments import step_shape
+from llmzero_hpc.trainers.trl.launch import launch_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from llmzero_hpc.config import Hardware, SearchConfig
+    from llmzero_hpc.search.configuration import Configuration
+    from llmzero_hpc.tasks.base import Row, Task
+    from llmzero_hpc.trainers.base import LaunchPlan
+
+_PACKAGES: Final = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
+_SAMPLES: Final = 3
+_HEADS: Final = frozenset({"lm_head", "embed_tokens"})
+
+
+class TrlTrainer(Trainer):
+    """GRPO by TRL with a PEFT adapter: CPU, one GPU, or several GPUs of one node with or without DeepSpeed ZeRO."""
+
+    name: ClassVar[str] = "trl"
+
+    def check(self, config: SearchConfig) -> None:
+        """See the base class. Loads the tokenizer, the model's shape without its weights, and all rows."""
+        _check_packages(config.hardware)
+        folder = resolve_model(config.model)
+        found = self.problems(config, config.configuration)
+        if found:
+            raise ConfigurationError("configuration." + found[0])
+        from llmzero_hpc.trainers.trl.model import load_tokenizer, prompt_tokens
+
+        task = load_task(config.task)
+        tokenizer = load_tokenizer(folder)
+        for split in Split:
+            if split is Split.TEST and isinstance(config.task, FilesTask) and config.task.test is None:
+                continue
+            rows = task.rows(split)
+            if not rows:
+                raise ConfigurationError(f"task: there are no {split} rows")
+            _check_rows(config, split, rows, prompt_tokens(tokenizer, rows))
+            _check_rewards(task, rows)
+        batch, available = config.configuration.batch_size, len(task.rows(Split.TRAIN))
+        if batch > available:
+            raise ConfigurationError(f"configuration.batch_size: {batch}, but there are only {available} training rows")
+        _check_target_modules(folder, config.configuration.target_modules)
+
+    def problems(self, config: SearchConfig, configuration: Configuration) -> list[str]:
+        """See the base class."""
+        found = overrides.problems(configuration.overrides)
+        names = {name.strip() for name in configuration.target_modules.split(",")}
+        if "" in names or (len(names) > 1 and "all-linear" in names):
+            found.append("target_modules: 'all-linear', or names joined by commas")
+        if heads := names & _HEADS:
+            found.append(f"target_modules: {', '.join(sorted(heads))} cannot carry an adapter here")
+        if not found:
+            try:
+                step_shape(configuration, config.hardware)
+            except ValueError as error:
+                found.append(str(error))
+        return found
+
+    def train_rows(self, config: SearchConfig) -> int:
+        """See the base class."""
+        return len(load_task(config.task).rows(Split.TRAIN))
+
+    def plan(self, spec_file: Path, attempt_directory: Path) -> LaunchPlan:
+        """See the base class."""
+        hardware = read_phase(spec_file).hardware
+        return launch_plan("llmzero_hpc.trainers.trl.train", spec_file, attempt_directory, hardware)
+
+    def plan_evaluation(self, spec_file: Path, attempt_directory: Path) -> LaunchPlan:
+        """See the base class. Evaluations take one device."""
+        hardware = read_evaluation(spec_file).hardware
+        alone = hardware.model_copy(update={"gpus": min(1, hardware.gpus), "deepspeed_stage": 0})
+        return launch_plan("llmzero_hpc.trainers.trl.evaluate", spec_file, attempt_directory, alone)
+
+
+def _check_packages(hardware: Hardware) -> None:
+    needed = [(name, "local") for name in _PACKAGES]
+    needed += [("vllm", "vllm")] * hardware.vllm + [("deepspeed", "deepspeed")] * (hardware.deepspeed_stage > 0)
+    for name, extra in needed:
+        if importlib.util.find_spec(name) is None:
+            raise MissingDependencyError(
+                f"the trl trainer needs {name}, which is not installed", f"pip install 'llmzero-hpc[{extra}]'"
+            )
+
+
+def _check_rows(config: SearchConfig, split: Split, rows: Sequence[Row], prompts: list[list[int]]) -> None:
+    limit = config.task.max_prompt_length if isinstance(config.task, FilesTask) else None
+    kinds = {isinstance(row.prompt, str) for row in rows}
+    if len(kinds) > 1:
+        raise ConfigurationError(f"task: some {split} prompts are text and some are messages; make them all one")
+    for number, tokens in enumerate(prompts, 1):
+        if not tokens:
+            raise ConfigurationError(f"task: the prompt of {split} row {number} has no tokens")
+        if limit is not None and len(tokens) > limit:
+            raise ConfigurationError(
+                f"task: the prompt of {split} row {number} has {len(tokens)} tokens, more than {limit}",
+                "shorten the prompt, or raise task.max_prompt_length",
+            )
+
+
+def _check_rewards(task: Task, rows: Sequence[Row]) -> None:
+    for row in rows[:_SAMPLES]:
+        for response, truncated in ((row.ground_truth, False), ("", True)):
+            task.reward(row, response, truncated=truncated)
+
+
+def _check_target_modules(folder: Path, target_modules: str) -> None:
+    """Look for the names in the model, built without memory for its weights."""
+    if target_modules == "all-linear":
+        return
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigurationError(f"model: {folder} is no causal language model that is known here: {error}") from None
+    known = {name.rsplit(".", 1)[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    for name in target_modules.split(","):
+        if name.strip().rsplit(".", 1)[-1] not in known:
+            raise ConfigurationError(
+                f"configuration.target_modules: the model has no linear layer {name.strip()!r}",
+                f"it has {', '.join(sorted(known - _HEADS))}",
+            )
