@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import math
 import os
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from llmzero_hpc.cluster.base import Cluster, JobObservation, JobRequest, JobState
+from llmzero_hpc.cluster.gpus import visible_gpus
 from llmzero_hpc.cluster.local_submit import Ticket, take_ticket
 from llmzero_hpc.cluster.phase_job import PhaseJob, read_claim
-from llmzero_hpc.cluster.processes import JOB_VARIABLE, processes_of, with_descendants
+from llmzero_hpc.cluster.processes import JOB_VARIABLE, job_folder, processes_of, with_descendants
 from llmzero_hpc.errors import ClusterError, MissingDependencyError, StorageError
 from llmzero_hpc.search.node import Job
 from llmzero_hpc.store.atomic import PRIVATE_FILE, PRIVATE_FOLDER, create_bytes, make_folder, write_json
@@ -24,7 +25,6 @@ from llmzero_hpc.store.phase_directory import AttemptDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
     import psutil
 
@@ -52,7 +52,7 @@ class LocalCluster(Cluster):
             if any(ticket.accepted for ticket in _settled_tickets(folder)):
                 raise ClusterError(f"{request.name} was submitted before", "the controller adopts it by its name")
             request_file = self._write_request(request, folder)
-            launcher = self._launch(request_file, request.name)
+            launcher = self._launch(request_file)
             # After a timeout the ticket says whether it got far enough.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 launcher.wait(self._submit_timeout_seconds)
@@ -73,31 +73,40 @@ class LocalCluster(Cluster):
 
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, JobObservation]:
         """One look at all processes, and at the files of the jobs that have none."""
-        live = processes_of({job.name for job in jobs}) if jobs else {}
+        places = {job.name: self._attempt_directory(job.name) for job in jobs}
+        folders = {name: job_folder(place, name) for name, place in places.items() if place is not None}
+        live = processes_of(set(folders.values())) if folders else {}
         found = {}
-        for job in jobs:
-            directory = self._attempt_directory(job.name)
-            if job.name in live:
-                found[job.name] = _live(directory)
-            elif directory is not None and (ended := _ended(directory, job.name)) is not None:
-                found[job.name] = ended
+        for name, folder in folders.items():
+            directory = places[name]
+            if directory is None:
+                continue
+            try:
+                seen = _live(directory) if folder in live else _ended(directory, name)
+            except StorageError as error:
+                raise ClusterError(f"{name} cannot be observed: {error}") from error
+            if seen is not None:
+                found[name] = seen
         return found
 
     def cancel(self, job: Job) -> None:
         """SIGTERM at first, SIGKILL when asked again after the grace; reaches what the job has left behind, too."""
         import psutil
 
-        processes = processes_of({job.name}).get(job.name, [])
+        directory = self._attempt_directory(job.name)
+        if directory is None:
+            return
+        folder = job_folder(directory, job.name)
+        processes = processes_of({folder}).get(folder, [])
         if not processes:
             return
-        directory = self._attempt_directory(job.name)
         try:
-            if directory is not None and _seconds_since_first_cancel(directory, job.name) > 2 * self._grace_seconds:
+            if _seconds_since_first_cancel(directory, job.name) > 2 * self._grace_seconds:
                 _signal(with_descendants(processes), psutil.Process.kill)
                 return
-            claim = read_claim(directory) if directory is not None else {}
             # The phase job passes it on, so that the command is asked once and its marker still gets written.
-            owner = [process for process in processes if process.pid == claim.get("pid")]
+            claimed_by = read_claim(directory).get("pid")
+            owner = [process for process in processes if process.pid == claimed_by]
             _signal(owner or with_descendants(processes), psutil.Process.terminate)
         except (OSError, StorageError) as error:
             raise ClusterError(f"{job.name} cannot be cancelled: {error}") from error
@@ -105,6 +114,7 @@ class LocalCluster(Cluster):
     def _write_request(self, request: JobRequest, folder: Path) -> Path:
         make_folder(folder, PRIVATE_FOLDER)
         make_folder(self._directory)
+        gpu_ids = self._free_gpus(request.devices) if request.gpus else None
         place = os.path.relpath(request.directory.resolve(), self._directory.resolve())
         write_json(self._directory / f"{request.name}.json", {"directory": place})
         job = PhaseJob(
@@ -117,22 +127,34 @@ class LocalCluster(Cluster):
             gpus=request.gpus,
             time_limit_seconds=request.time_limit_seconds,
             grace_seconds=self._grace_seconds,
+            gpu_ids=gpu_ids,
         )
         request_file = folder / f"request-{len(list(folder.glob('request-*.json'))) + 1}.json"
         write_json(request_file, job.request(), PRIVATE_FILE)
         return request_file
 
-    def _launch(self, request_file: Path, name: str) -> subprocess.Popen[bytes]:
+    def _launch(self, request_file: Path) -> subprocess.Popen[bytes]:
         with (request_file.parent / "launcher.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "llmzero_hpc.cluster.local_submit", str(request_file.resolve())],
+                [sys.executable, "-m", "llmzero_hpc.cluster.local_submit", str(request_file)],
                 cwd=request_file.parent,
-                env={**os.environ, JOB_VARIABLE: name},
+                env={**os.environ, JOB_VARIABLE: str(request_file.parent)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _free_gpus(self, count: int) -> list[str]:
+        """The GPUs that the fewest live jobs of this cluster use."""
+        here = visible_gpus(os.environ)
+        if count > len(here):
+            raise ClusterError(f"a phase asks for {count} GPUs, this machine shows {len(here)}", "lower hardware.gpus")
+        names = [path.stem for path in self._directory.glob("*.json")]
+        places = {name: place for name in names if (place := self._attempt_directory(name)) is not None}
+        folders = {job_folder(place, name) for name, place in places.items()}
+        taken = [gpu for folder in processes_of(folders) for gpu in _request(Path(folder)).get("gpu_ids") or []]
+        return sorted(here, key=taken.count)[:count]
 
     def _attempt_directory(self, name: str) -> Path | None:
         with contextlib.suppress(OSError, ValueError, KeyError):
@@ -142,7 +164,7 @@ class LocalCluster(Cluster):
 
 
 def _submission(directory: Path, name: str) -> Path:
-    return AttemptDirectory(directory).submission / name
+    return Path(job_folder(directory, name))
 
 
 def _ticket_file(request_file: Path) -> Path:
@@ -158,8 +180,8 @@ def _job(name: str, ticket: Ticket) -> Job:
     return Job(job_id=str(ticket.session), name=name, submitted_at=ticket.decided_at)
 
 
-def _live(directory: Path | None) -> JobObservation:
-    claimed_at = read_claim(directory).get("claimed_at") if directory is not None else None
+def _live(directory: Path) -> JobObservation:
+    claimed_at = read_claim(directory).get("claimed_at")
     if claimed_at is None:
         return JobObservation(JobState.PENDING, reason="starting")
     return JobObservation(JobState.RUNNING, started_at=claimed_at)
@@ -176,16 +198,16 @@ def _ended(directory: Path, name: str) -> JobObservation | None:
         return JobObservation(JobState.FAILED, marker.started_at, reason)
     if _cancel_file(directory, name).exists():
         return JobObservation(JobState.CANCELLED, marker.started_at, reason)
-    if marker.ended_at - marker.started_at >= _time_limit_seconds(directory, name):
+    if marker.ended_at - marker.started_at >= _request(_submission(directory, name))["time_limit_seconds"]:
         return JobObservation(JobState.TIME_LIMIT, marker.started_at, reason)
     return JobObservation(JobState.PREEMPTED, marker.started_at, f"ended from outside, {reason}")
 
 
-def _time_limit_seconds(directory: Path, name: str) -> float:
-    for request_file in _submission(directory, name).glob("request-*.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            return float(json.loads(request_file.read_bytes())["time_limit_seconds"])
-    return math.inf
+def _request(folder: Path) -> dict[str, Any]:
+    """The request of an accepted job: its last, as those before were given up."""
+    newest = max(folder.glob("request-*.json"), key=lambda path: int(path.stem.rpartition("-")[2]))
+    request: dict[str, Any] = json.loads(newest.read_bytes())
+    return request
 
 
 def _cancel_file(directory: Path, name: str) -> Path:

@@ -65,7 +65,7 @@ def submit(request_file: Path) -> str:
     try:
         executor.submit(job)
     except Exception as error:  # noqa: BLE001 - whatever submitit met, nobody else will tell
-        if [process.pid for process in processes_of({job.name}).get(job.name, [])] == [os.getpid()]:
+        if [process.pid for process in processes_of({job.folder}).get(job.folder, [])] == [os.getpid()]:
             write_json(ticket_file, asdict(replace(ticket, accepted=False)))
         return f"submitit: {error}"
     return ""

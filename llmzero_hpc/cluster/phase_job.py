@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from llmzero_hpc.cluster.processes import JOB_VARIABLE, kill_stragglers
+from llmzero_hpc.cluster.processes import JOB_VARIABLE, job_folder, kill_stragglers
 from llmzero_hpc.store.atomic import create_bytes, json_bytes
 from llmzero_hpc.store.marker import Marker, write_marker
 from llmzero_hpc.store.phase_directory import AttemptDirectory
@@ -76,6 +76,11 @@ class PhaseJob:
     _child: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
     _stop_cause: str = field(default="", init=False, repr=False)
 
+    @property
+    def folder(self) -> str:
+        """Of its submission, which tells its processes from all others on a machine."""
+        return job_folder(Path(self.directory), self.name)
+
     def request(self) -> dict[str, Any]:
         """Its fields as JSON takes them: `PhaseJob(**request)` makes it again."""
         return {item.name: getattr(self, item.name) for item in fields(self) if item.init}
@@ -98,7 +103,7 @@ class PhaseJob:
         with attempt.trainer_log.open("ab", buffering=0) as log:
             exit_code = self._run(log)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            kill_stragglers(self.name)
+            kill_stragglers(self.folder)
             if self._stop_cause:
                 log.write(f"\n[phase job] ended from outside: {self._stop_cause}\n".encode())
         outcome = self._outcome(exit_code)
@@ -115,7 +120,7 @@ class PhaseJob:
         # This runs in a signal handler, inside the `wait` below: asking Popen again would wait for its own lock.
         while self._child is not None and not os.waitid(os.P_PID, self._child.pid, _EXITED_UNREAPED):
             time.sleep(0.05)
-        kill_stragglers(self.name)
+        kill_stragglers(self.folder)
         return DelayedSubmission(self)
 
     def _claim(self, directory: Path, restart: int) -> bool:
@@ -153,7 +158,7 @@ class PhaseJob:
 
     def _trainer_environment(self) -> dict[str, str]:
         environment = scrubbed(os.environ)
-        environment[JOB_VARIABLE] = self.name
+        environment[JOB_VARIABLE] = self.folder
         environment[ATTEMPT_VARIABLE], environment[RESTART_VARIABLE] = str(self.attempt), str(restart_count())
         environment["PYTHONUNBUFFERED"] = "1"
         if not self.gpus:
@@ -182,7 +187,7 @@ class PhaseJob:
 
 
 def read_claim(directory: Path) -> dict[str, float]:
-    """pid and claim time of the newest process that claimed the attempt; empty while there is none."""
+    """Pid and claim time of the newest process that claimed the attempt; empty while there is none."""
     claims = [path for path in directory.glob("claim*") if path.name == "claim" or path.name[6:].isdigit()]
     newest = max(claims, key=lambda path: int(path.name[6:] or 0), default=None)
     if newest is not None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-from pathlib import PurePath
 from typing import TYPE_CHECKING
+
+from llmzero_hpc.store.phase_directory import AttemptDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from pathlib import Path
 
     import psutil
 
 JOB_VARIABLE = "LLMZERO_JOB"
-"""Holds the job's name in the environment of each of its processes: exact, and inherited by all that they start."""
+"""Holds the job's folder in the environment of each of its processes: exact, and inherited by all that they start."""
 
 
-def processes_of(names: Collection[str]) -> dict[str, list[psutil.Process]]:
-    """The live processes of each named job, in one scan; jobs without any are left out.
+def job_folder(directory: Path, name: str) -> str:
+    """The folder of a job's submission below its attempt: no two jobs on this machine share one."""
+    return str(AttemptDirectory(directory.resolve()).submission / name)
+
+
+def processes_of(folders: Collection[str]) -> dict[str, list[psutil.Process]]:
+    """The live processes of each job, by the job's folder, in one scan; jobs without any are left out.
 
     Zombies have ended and are not among them. A process carries its creation time, and psutil refuses to signal
     another that got the same pid.
@@ -27,36 +33,32 @@ def processes_of(names: Collection[str]) -> dict[str, list[psutil.Process]]:
     found: dict[str, list[psutil.Process]] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess):
-            name = _job_of(process, names)
-            if name is not None and process.status() != psutil.STATUS_ZOMBIE:
-                found.setdefault(name, []).append(process)
+            folder = _folder_of(process, folders)
+            if folder is not None and process.status() != psutil.STATUS_ZOMBIE:
+                found.setdefault(folder, []).append(process)
     return found
 
 
-def _job_of(process: psutil.Process, names: Collection[str]) -> str | None:
+def _folder_of(process: psutil.Process, folders: Collection[str]) -> str | None:
     import psutil
 
     try:
-        name = process.environ().get(JOB_VARIABLE)
+        folder = process.environ().get(JOB_VARIABLE)
     except psutil.AccessDenied:
         # Other users' processes, and some systems that hide the environment of their own programs.
         try:
             command = process.cmdline()
         except psutil.AccessDenied:
             return None
-        return next((name for name in names if stands_in(name, command)), None)
+        return next((folder for folder in folders if stands_in(folder, command)), None)
     except OSError:
         return None
-    return name if name in names else None
+    return folder if folder in folders else None
 
 
-def stands_in(name: str, command: Iterable[str]) -> bool:
-    """Whether a command line holds a path with the folder of that job: `.../submission/<name>`."""
-    for argument in command:
-        parts = PurePath(argument).parts
-        if any(pair == ("submission", name) for pair in itertools.pairwise(parts)):
-            return True
-    return False
+def stands_in(folder: str, command: Iterable[str]) -> bool:
+    """Whether a command line names that folder or something in it."""
+    return any(argument == folder or argument.startswith(folder + "/") for argument in command)
 
 
 def with_descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
@@ -71,14 +73,14 @@ def with_descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process
     return list(found)
 
 
-def kill_stragglers(name: str) -> int:
+def kill_stragglers(folder: str) -> int:
     """Kill what a job has left behind: its processes other than the caller and the caller's ancestors; how many."""
     import psutil
 
     me = psutil.Process()
     spared = {me.pid, *(parent.pid for parent in me.parents())}
     killed = 0
-    for process in processes_of({name}).get(name, []):
+    for process in processes_of({folder}).get(folder, []):
         if process.pid not in spared:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 process.kill()
