@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING
 
 from llmzero_hpc.store.atomic import json_bytes, make_folder, write_bytes
 from llmzero_hpc.store.search_directory import SearchRecord, TreeDocument
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 DOCUMENTS: dict[str, type[BaseModel]] = {"search": SearchRecord, "tree": TreeDocument}
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

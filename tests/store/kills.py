@@ -15,7 +15,7 @@ STEPS = ("open", "write", "fsync", "close", "replace", "link", "unlink", "mkdir"
 MANNERS = ("before", "torn", "after")
 
 
-def killed_at_every_step(prepare: Callable[[], None], action: Callable[[], object]) -> Iterator[str]:
+def killed_at_every_step(prepare: Callable[[], object], action: Callable[[], object]) -> Iterator[str]:
     """Yields after each kill: `prepare` ran here, then `action` in a child that died at the step which is named.
 
     `torn` is a write of which only half arrived. Ends when the action outlived its last step.

@@ -66,3 +66,7 @@ def rich_tree() -> Tree:
         resume=CheckpointReference(0, 20), cancel_requested=True, pruned=True, problem="out of memory",
     )  # fmt: skip
     return Tree((root, repair), Evaluation(CheckpointReference(0, 20), "test", (ATTEMPT,), 0.5, {"long": 0.5}))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from kills import at_once, killed_at_every_step
+from store_samples import names
 
 from llmzero_hpc.errors import StorageError
 from llmzero_hpc.store.atomic import append_line, create_bytes, read_bytes, remove, write_bytes, write_json
@@ -45,11 +47,11 @@ def test_the_content_is_on_disk_before_the_rename_and_the_rename_before_the_retu
     calls = []
     for name in ("write", "fsync", "replace"):
 
-        def noted(*args: Any, real: Any = getattr(os, name), name: str = name) -> Any:
+        def noted(real: Any, name: str, *args: Any) -> Any:
             calls.append(name)
             return real(*args)
 
-        monkeypatch.setattr(os, name, noted)
+        monkeypatch.setattr(os, name, partial(noted, getattr(os, name), name))
     write_bytes(tmp_path / "file", NEW)
     assert calls == ["write", "fsync", "replace", "fsync"]
 
@@ -68,7 +70,7 @@ def test_a_refusal_at_any_step_is_one_line_and_leaves_the_old_file_alone(
     assert caught.value.message.endswith(f" while writing {path}")
     assert "\n" not in caught.value.message
     assert caught.value.next_step
-    assert os.listdir(tmp_path) == ["file"]
+    assert names(tmp_path) == ["file"]
     assert path.read_bytes() == OLD
 
 
@@ -85,10 +87,10 @@ def test_a_full_disk_leaves_the_old_file_and_the_search_goes_on_when_there_is_sp
     with small_disk.full():
         with pytest.raises(StorageError) as caught:
             write_bytes(path, NEW)
-        found, names = path.read_bytes(), os.listdir(small_disk.folder)
+        found, left = path.read_bytes(), names(small_disk.folder)
     assert caught.value.message == f"{small_disk.full_words} while writing {path}"
     assert found == OLD
-    assert not [name for name in names if name.startswith(".tmp-")]
+    assert not [name for name in left if name.startswith(".tmp-")]
     write_bytes(path, NEW)
     assert path.read_bytes() == NEW
 
@@ -134,7 +136,7 @@ def test_private_files_are_private_and_the_umask_narrows_the_others(tmp_path: Pa
 def test_json_that_is_no_json_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "file", {"score": float("nan")})
-    assert not os.listdir(tmp_path)
+    assert not names(tmp_path)
 
 
 @pytest.mark.parametrize("hard_links", [True, False])
@@ -148,10 +150,10 @@ def test_of_many_processes_one_creates_a_file(
     def create(number: int) -> None:
         os._exit(0 if create_bytes(path, str(number).encode()) else 3)
 
-    statuses = at_once([lambda number=number: create(number) for number in range(8)])
+    statuses = at_once([partial(create, number) for number in range(8)])
     assert sorted(statuses) == [0] + [3] * 7
     assert path.read_text() == str(statuses.index(0))
-    assert os.listdir(tmp_path) == ["file"]
+    assert names(tmp_path) == ["file"]
 
 
 def test_a_creation_whose_answer_the_network_lost_is_known_as_ours(

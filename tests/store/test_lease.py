@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 from kills import at_once, in_child, killed_at_every_step
-from store_samples import new_search, small_tree
+from store_samples import names, new_search, small_tree
 
 from llmzero_hpc.errors import LeaseError, StorageError
 from llmzero_hpc.store import process as process_module
@@ -52,7 +53,7 @@ def acquire_and_die(directory: SearchDirectory) -> None:
 
 
 def race(directory: SearchDirectory, take_over: bool) -> list[int]:
-    """Many processes acquire together; each lives until all have tried. OUSTED is one that won first and lost it then."""
+    """Many processes acquire together; each lives until all have tried. OUSTED won first, and lost it then."""
     finished = directory.root / "finished"
     finished.mkdir(exist_ok=True)
 
@@ -64,7 +65,7 @@ def race(directory: SearchDirectory, take_over: bool) -> list[int]:
             os._exit(LOST)
         (finished / str(number)).touch()
         deadline = time.monotonic() + 30
-        while len(os.listdir(finished)) < RACERS and time.monotonic() < deadline:
+        while len(names(finished)) < RACERS and time.monotonic() < deadline:
             time.sleep(0.001)
         try:
             lease.check()
@@ -72,7 +73,7 @@ def race(directory: SearchDirectory, take_over: bool) -> list[int]:
             os._exit(OUSTED)
         os._exit(WON)
 
-    statuses = at_once([lambda number=number: run(number) for number in range(RACERS)])
+    statuses = at_once([partial(run, number) for number in range(RACERS)])
     shutil.rmtree(finished)
     return sorted(statuses)
 
@@ -187,7 +188,7 @@ def test_a_lease_that_somebody_removed_is_lost(directory: SearchDirectory) -> No
 
 @pytest.mark.parametrize("before", ["nothing", "stale", "released"])
 def test_of_many_takers_exactly_one_wins(directory: SearchDirectory, before: str) -> None:
-    for _ in range(15):
+    for _ in range(8):
         if before == "nothing":
             (directory.root / "lease").unlink(missing_ok=True)
         elif before == "stale":
@@ -199,7 +200,7 @@ def test_of_many_takers_exactly_one_wins(directory: SearchDirectory, before: str
 
 @pytest.mark.parametrize("damaged", [False, True])
 def test_of_many_that_take_over_one_holds_it_in_the_end(directory: SearchDirectory, damaged: bool) -> None:
-    for _ in range(10):
+    for _ in range(5):
         held = Lease.acquire(directory, now, take_over=True)
         if damaged:
             (directory.root / "lease").unlink()

@@ -85,7 +85,8 @@ def test_every_torn_length_that_the_next_attempt_closed_loses_that_row_alone(pat
     "broken",
     [
         "{", "null", "[]", "1", "\0\0\0", line("2"), line(2.5), line(True), line(2, attempt="1"), line(2, restart=None),
-        line(2, metrics={"kl": "0.5"}), line(2, metrics={"kl": None}), line(2, metrics=[1]), "[" * 100_000, '{"step": 2}',
+        line(2, metrics={"kl": "0.5"}), line(2, metrics={"kl": None}), line(2, metrics=[1]), "[" * 100_000,
+        '{"step": 2}',
         '{"attempt":1,"restart":0,"step":2,"metrics":{"kl":' + "9" * 5000 + "}}",
     ],
 )  # fmt: skip
@@ -153,7 +154,8 @@ def test_a_kill_at_any_step_of_writing_a_row_loses_at_most_that_row(path: Path) 
 
 
 def test_a_reader_beside_a_writer_that_is_killed_sees_every_row_once_and_in_order(path: Path) -> None:
-    reader, seen, deadline = MetricsReader(path), [], time.monotonic() + 30
+    reader, deadline = MetricsReader(path), time.monotonic() + 30
+    seen: list[MetricRow] = []
     for restart in range(4):
         first = len(seen) + 1
         child = os.fork()

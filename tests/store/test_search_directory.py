@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kills import at_once, killed_at_every_step
-from store_samples import new_search, record, rich_tree, small_tree
+from store_samples import names, new_search, record, rich_tree, small_tree
 
 from llmzero_hpc.errors import (
     ConfigurationError,
@@ -93,7 +93,7 @@ def test_a_kill_at_any_step_of_a_commit_leaves_the_old_or_the_new_tree(directory
     assert len(seen) >= 15
     assert old in seen
     assert new in seen
-    assert {name for name in os.listdir(directory.root) if name.startswith(".tmp-")}, "the kills left nothing behind?"
+    assert {name for name in names(directory.root) if name.startswith(".tmp-")}, "the kills left nothing behind?"
     directory.write_tree(small_tree(3))
     assert SearchDirectory.open(directory.root).read_tree() == small_tree(3)
 
@@ -226,7 +226,7 @@ def test_a_tree_that_could_not_be_read_back_is_never_committed(directory: Search
         Tree((), Evaluation(CheckpointReference(0, 1), "test")),
     ]
     for tree in bad:
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"valid number|stands at|no earlier node|not there"):
             directory.write_tree(tree)
         assert directory.read_tree() == small_tree()
 

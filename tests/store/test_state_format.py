@@ -55,16 +55,16 @@ def test_every_file_that_a_search_holds_is_documented(directory: SearchDirectory
     attempt = directory.phase(0).attempt(1)
     phase = directory.phase(0)
     paths = [
-        directory.root / "search.json", directory.tree_file, directory.metrics_h5, phase.specification, phase.checkpoints,
-        phase.training_state, phase.plots, phase.agents, phase.result, attempt.metrics, attempt.marker,
-        attempt.trainer_log, attempt.submission,
+        directory.root / "search.json", directory.tree_file, directory.metrics_h5, phase.specification,
+        phase.checkpoints, phase.training_state, phase.plots, phase.agents, phase.result, attempt.metrics,
+        attempt.marker, attempt.trainer_log, attempt.submission,
     ]  # fmt: skip
     for name in [path.name for path in paths] + ["lease", "daemon.json", "events.jsonl", "control/"]:
         assert name in text
 
 
 def test_each_version_has_its_migration() -> None:
-    assert FORMAT_VERSION == FIRST_VERSION + len(MIGRATIONS)
+    assert FIRST_VERSION + len(MIGRATIONS) == FORMAT_VERSION
 
 
 def test_migrations_run_in_order_from_the_version_of_the_file() -> None:
