@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from llmzero_hpc.trainers.base import PhaseSpec
     from llmzero_hpc.trainers.rehearsal.simulation import Observation
 
+SIMULATED = {"SIMULATED": 1.0}
+"""Among the raw metrics of every row."""
+
 _MEMORY_TEXT = """\
 Traceback (most recent call last):
   File "train.py", line 118, in training_step
@@ -40,17 +43,19 @@ FloatingPointError: loss is nan; gradient norm is nan [SIMULATED]"""
 def run(spec: PhaseSpec, attempt_directory: Path) -> int:
     """Make the phase up from where an earlier attempt left it; the exit code."""
     surface, rehearsal = surface_of(spec.task), spec.rehearsal
-    policy, done = _starting_point(spec)
+    attempt = int(os.environ.get("LLMZERO_ATTEMPT") or attempt_directory.name)
+    restart = int(os.environ.get("LLMZERO_RESTART") or 0)
+    writer = MetricsWriter(AttemptDirectory(attempt_directory).metrics, attempt, restart)
+    policy, done, reported = _starting_point(spec)
+    if reported:
+        # The kill may have come between the state and its row; a row that is there already is repeated.
+        writer.write(done, reported, SIMULATED)
     fails_at = failing_step(
         rehearsal.failure_rate,
         seed=spec.seed,
         node=spec.node,
         first_step=spec.first_step,
         total_steps=spec.total_steps,
-    )
-    attempt = int(os.environ.get("LLMZERO_ATTEMPT") or attempt_directory.name)
-    writer = MetricsWriter(
-        AttemptDirectory(attempt_directory).metrics, attempt, int(os.environ.get("LLMZERO_RESTART") or 0)
     )
     for step in range(done + 1, spec.last_step + 1):
         if step == fails_at:
@@ -67,24 +72,24 @@ def run(spec: PhaseSpec, attempt_directory: Path) -> int:
             scores = score(policy, surface, spec.validation_max_response_length, salt=f"validation {spec.seed} {step}")
             values[VALIDATION_SCORE] = sum(scores.values()) / len(scores)
             values |= {f"{VALIDATION_SCORE}/{name}": value for name, value in scores.items()}
-        writer.write(step, values, {"SIMULATED": 1.0})
-        if spec.is_validated(step):
-            write_json(spec.training_state / "state.json", {"step": step, "policy": asdict(policy)})
+            state = {"step": step, "policy": asdict(policy), "reported": values}
+            write_json(spec.training_state / "state.json", state)
             say(f"SIMULATED step {step}/{spec.last_step} val_score {values[VALIDATION_SCORE]:.4f}")
+        writer.write(step, values, SIMULATED)
     return 0
 
 
-def _starting_point(spec: PhaseSpec) -> tuple[Policy, int]:
-    """The policy, and the last step that is behind it."""
+def _starting_point(spec: PhaseSpec) -> tuple[Policy, int, dict[str, float]]:
+    """The policy, the last step that is behind it, and what this phase reported of that step."""
     for folder in (spec.checkpoints, spec.training_state):
         make_folder(folder)
     state = read_bytes(spec.training_state / "state.json")
     if state is not None:
         content = json.loads(state)
-        return Policy(**content["policy"]), int(content["step"])
+        return Policy(**content["policy"]), int(content["step"]), content["reported"]
     if spec.parent_adapter is None:
-        return initial_policy(spec.seed), spec.first_step - 1
-    return load_adapter(spec.parent_adapter), spec.first_step - 1
+        return initial_policy(spec.seed), spec.first_step - 1, {}
+    return load_adapter(spec.parent_adapter), spec.first_step - 1, {}
 
 
 def _canonical(spec: PhaseSpec, policy: Policy, seen: Observation, step: int) -> dict[str, float]:
