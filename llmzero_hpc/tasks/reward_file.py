@@ -29,11 +29,11 @@ class RewardFile:
     name: str
     function: Callable[..., Any]
 
-    def score(self, row: Row, response: str, *, truncated: bool, place: str) -> float:
+    def score(self, row: Row, response: str, *, truncated: bool, place: Callable[[Row], str]) -> float:
         """What the function returns for a response, or its `score` when that is a dict.
 
-        It is called with VeRL's keywords; `extra_info` is the row's with `truncated` added. `place` says in an error
-        where the row comes from.
+        It is called with VeRL's keywords; `extra_info` is the row's with `truncated` added. `place` is asked
+        in case of an error where the row stands.
 
         Raises:
             ConfigurationError: the function raised, or returned no finite number.
@@ -47,12 +47,14 @@ class RewardFile:
             )
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
             raise ConfigurationError(
-                f"{self._in_file(error)}: {self.name} raised {_describe(error)} on {place}",
+                f"{self._in_file(error)}: {self.name} raised {_describe(error)} on {place(row)}",
                 f"it is called as {self.name}{_SIGNATURE}, with keywords; it must score any response, an empty one too",
             ) from None
         if isinstance(value, Mapping):
             if "score" not in value:
-                raise self._no_number(f"a dict without 'score' (keys: {', '.join(map(str, value)) or 'none'})", place)
+                raise self._no_number(
+                    f"a dict without 'score' (keys: {', '.join(map(str, value)) or 'none'})", place(row)
+                )
             value = value["score"]
         try:
             # Text is turned away although float("1") works: a reward that returns text is a mistake.
@@ -60,9 +62,9 @@ class RewardFile:
         except (TypeError, ValueError, OverflowError, RuntimeError):  # arrays and tensors of several numbers
             number = None
         if number is None:
-            raise self._no_number(f"{_shorten(repr(value))} ({type(value).__name__})", place)
+            raise self._no_number(f"{_shorten(repr(value))} ({type(value).__name__})", place(row))
         if not math.isfinite(number):
-            raise self._no_number(f"{number}", place)
+            raise self._no_number(f"{number}", place(row))
         return number
 
     def _in_file(self, error: BaseException) -> str:

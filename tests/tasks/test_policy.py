@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,11 @@ import pytest
 import torch
 
 from llmzero_hpc.errors import ConfigurationError, StorageError
+from llmzero_hpc.tasks.base import Split
 from llmzero_hpc.tasks.chains.cache import cache_directory, ensure_policy, policy_folder
 from llmzero_hpc.tasks.chains.policy import RECIPE, build_policy, misremembered_facts
 from llmzero_hpc.tasks.chains.problem import apply
+from llmzero_hpc.tasks.chains.task import ChainArithmetic
 from llmzero_hpc.tasks.models import resolve_model
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 TINY = replace(RECIPE, derivation_steps=2, derivation_batch=4, text_steps=2, text_batch=4)
 
 BUILD = """
+from llmzero_hpc.tasks.base import Split
 from llmzero_hpc.tasks.chains.cache import ensure_policy
 from llmzero_hpc.tasks.chains.policy import Recipe
 print(ensure_policy(recipe={recipe!r}))
@@ -75,6 +79,41 @@ def test_progress_counts_to_the_end(tmp_path: Path) -> None:
     build_policy(tmp_path, lambda done, total: seen.append((done, total)), recipe=TINY)
     assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
     assert {total for _, total in seen} == {len(seen)}
+
+
+@pytest.mark.slow
+@pytest.mark.training
+def test_the_policy_is_wrong_when_greedy_now_and_then_right_when_sampled_and_mostly_cut_off() -> None:
+    """What makes the order of training phases matter. Builds the policy into the user's cache, as the demo does."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = ensure_policy()
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    task = ChainArithmetic()
+    rows = task.rows(Split.VALIDATION)
+    inputs = tokenizer([row.prompt for row in rows], return_tensors="pt", padding=True)
+
+    def rewards_and_truncation(**sampling: object) -> tuple[dict[str, float], float]:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            outputs = model.generate(**inputs, max_new_tokens=64, **sampling)[
+                :, inputs["input_ids"].shape[1] :
+            ].tolist()
+        sums: Counter[str] = Counter()
+        for row, output in zip(rows, outputs, strict=True):
+            truncated = tokenizer.eos_token_id not in output
+            response = tokenizer.decode(output, skip_special_tokens=True)
+            sums[row.data_source] += task.reward(row, response, truncated=truncated) > 0
+            sums["truncated"] += truncated
+        return {name: sums[name] / 256 for name in ("short", "long")}, sums["truncated"] / 512
+
+    greedy, _ = rewards_and_truncation(do_sample=False)
+    assert max(greedy.values()) < 0.05
+    sampled, truncated = rewards_and_truncation(do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+    assert 0.05 < sampled["short"] < 0.3
+    assert 0.005 < sampled["long"] < 0.15
+    assert 0.6 < truncated < 0.85
 
 
 def test_about_a_third_of_the_facts_is_shown_wrong() -> None:
