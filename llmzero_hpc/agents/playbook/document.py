@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.agents.playbook.error_analyzer import FAILURES, UNKNOWN
+from llmzero_hpc.agents.playbook.moves import LEAST_RESPONSES, REACH
 from llmzero_hpc.agents.playbook.rules import RULES
 
 if TYPE_CHECKING:
@@ -23,12 +24,14 @@ says so. This page is written by `python -m llmzero_hpc.agents.playbook.document
 The rules are asked in this order. The first that fires leads; later ones contribute changes of other parameters when
 they do not pull the other way (tighten against loosen). A second child of the same parent takes the next change, or
 turns a regularization parameter round when a sibling that moved it lost; against damage the rules insist instead.
-Capacity (response length, rollouts) is not turned round. Values stay within the bounds; a change whose first parameter
-cannot move is skipped.
+What a sibling won with is taken over. Capacity (response length, rollouts) is not turned round. Values stay within the
+bounds; a change whose first parameter cannot move is skipped. By itself the playbook keeps temperature
+({reach[temperature]}), clip range ({reach[clip_range]}) and KL coefficient ({reach[kl_coefficient]}) in their usual
+ranges, and makes no batch smaller than {least} responses.
 
 The child resumes from the parent's last checkpoint when that is as good as the best within the noise, else from the
-best; after damage, from the best one before it began. Its steps are the parent's, times the parent's tokens a step
-over its own, between half and twice; epochs follow from steps and batch size.
+best; after damage, from the best one before it began. Its steps are the parent's, times the root of the parent's
+tokens a step over its own, between half and twice; epochs follow from steps and batch size.
 
 A from-scratch phase believes none of this: learning rate, KL coefficient, response limit, temperature, clip range and
 batch size are drawn to fill the space around the best configuration, shorter limits as readily as longer ones.
@@ -75,7 +78,8 @@ def page() -> str:
             for failure in (*FAILURES, UNKNOWN)
         ],
     )
-    return _HEAD + rules + _STOPPER + failures
+    reach = {name: f"{low:g} to {high:g}" for name, (low, high) in REACH.items()}
+    return _HEAD.format(reach=reach, least=LEAST_RESPONSES) + rules + _STOPPER + failures
 
 
 def _first(name: str, retry: bool) -> list[str]:

@@ -15,6 +15,18 @@ if TYPE_CHECKING:
 DIGITS = 3
 """Significant digits of a proposed value: what a person would write."""
 
+REACH: Mapping[str, tuple[float, float]] = {
+    "temperature": (0.6, 1.2),
+    "clip_range": (0.1, 0.4),
+    "kl_coefficient": (0.0, 0.1),
+}
+"""How far the playbook goes by itself, however often a rule fires along a strategy: about the paper's ranges (appendix
+B.2); its largest KL coefficient is 0.01 (section 4.3.1), and ten times that leaves little but the base model."""
+LEAST_RESPONSES = 32
+"""Responses of a step below which no batch is made smaller: four groups of eight; less is mostly noise."""
+_WHOLE = frozenset({"batch_size", "mini_batches"})
+"""Counts that must keep dividing among devices: changed by whole factors or not at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Move:
@@ -35,6 +47,8 @@ class Move:
             return old
         if old == 0 and self.start and self.factor > 1:
             return self.start
+        if self.parameter in _WHOLE:
+            strength = 1.0
         new = old * self.factor**strength + self.shift * strength
         if HYPERPARAMETERS[self.parameter].kind is not int:
             return rounded(new)
@@ -55,6 +69,16 @@ class Move:
         if self.shift:
             return f"{self.parameter} {self.shift:+g}"
         return f"{self.parameter} x {self.factor:.3g}"
+
+
+def within_reach(name: str, old: Scalar, new: Scalar, configuration: Configuration) -> Scalar:
+    """`new`, or as far towards it as the playbook goes by itself; what is beyond already is not pushed further."""
+    if isinstance(old, bool | str) or isinstance(new, bool | str):
+        return new
+    if name == "batch_size" and new < old and new * configuration.rollouts < LEAST_RESPONSES:
+        return old
+    low, high = REACH.get(name, (-math.inf, math.inf))
+    return min(new, max(old, high)) if new > old else max(new, min(old, low))
 
 
 def rounded(value: float) -> float:

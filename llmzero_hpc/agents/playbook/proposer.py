@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from llmzero_hpc.agents.base import Proposal, ProposalRequest, Sibling
 from llmzero_hpc.agents.playbook import scratch
-from llmzero_hpc.agents.playbook.moves import Move, direction, fitted, limits
+from llmzero_hpc.agents.playbook.moves import Move, direction, fitted, limits, within_reach
 from llmzero_hpc.agents.playbook.rules import Resume, Rule, compatible, firing
 from llmzero_hpc.agents.playbook.signals import Signals, read
 from llmzero_hpc.search.configuration import Configuration
@@ -28,7 +28,7 @@ LEAST_VALIDATIONS = 2
 """Validations that a phase should see before it ends, where its parent was long enough for them."""
 _CONSEQUENCES = frozenset({"epochs", "mini_batches"})
 """Parameters that follow from others: no lesson is drawn from them."""
-_JITTERED = ("learning_rate", "kl_coefficient", "temperature", "clip_range", "gradient_clip", "batch_size", "rollouts")
+_JITTERED = ("learning_rate", "kl_coefficient", "temperature", "clip_range", "gradient_clip", "rollouts")
 _JITTERS = 64
 
 
@@ -87,15 +87,16 @@ def resume_step(choice: Resume, signals: Signals, request: ProposalRequest) -> i
 
 
 def budgeted(configuration: Configuration, parent: Configuration, request: ProposalRequest) -> Configuration:
-    """With the epochs of a phase that generates about as many tokens as the parent's.
+    """With the epochs of a phase about as long as the parent.
 
-    Steps are the parent's, times the parent's tokens a step over the new ones, between half and twice; so a larger
-    batch or group, or a longer limit where responses reach it, gives fewer steps, and a shorter limit more. Epochs
-    follow from steps and batch size, and stay within the search's bounds.
+    Steps are the parent's, times the root of the parent's tokens a step over the new ones, between half and twice: a
+    larger batch or group, or a longer limit where responses reach it, gives fewer steps, and a shorter limit more. The
+    root lies between as many steps and as many tokens, as a step costs time of its own and validations come by steps.
+    Epochs follow from steps and batch size, and stay within the search's bounds.
     """
     steps = request.parent.total_steps or parent.steps(request.train_rows)
     ratio = _tokens(parent, parent, request.series) / _tokens(configuration, parent, request.series)
-    wanted = max(1, round(steps * min(max(ratio, LEAST_LENGTH), MOST_LENGTH)))
+    wanted = max(1, round(steps * min(max(math.sqrt(ratio), LEAST_LENGTH), MOST_LENGTH)))
     wanted = max(wanted, min(steps, LEAST_VALIDATIONS * request.validate_every_steps))
     steps_an_epoch = max(1, request.train_rows // configuration.batch_size)
     if configuration.changed(epochs=parent.epochs).steps(request.train_rows) == wanted:
@@ -156,16 +157,16 @@ def _informed(
     notes = []
     for rule, move in moves:
         name, old = move.parameter, base.value(move.parameter)
-        value = move.applied(base, strengths[rule.name])
+        value = within_reach(name, old, move.applied(base, strengths[rule.name]), base)
         loser = lessons.lost.get((name, direction(old, value)))
         if loser and (rule.reversible or HYPERPARAMETERS[name].parameter_class is ParameterClass.CAPACITY):
             other = move.reversed() if leader.reversible else None
-            value = other.applied(base, strengths[rule.name]) if other else old
+            value = within_reach(name, old, other.applied(base, strengths[rule.name]), base) if other else old
             notes.append(_lesson(loser, name, "left as it is" if value == old else "the other way this time"))
         winner = lessons.won.get((name, -direction(old, value)))
-        if winner and value != old:
-            value = old
-            notes.append(_lesson(winner, name, "not turned back"))
+        if winner and winner.node.configuration and value != old:
+            value = winner.node.configuration.value(name)
+            notes.append(_lesson(winner, name, "taken over"))
         if value != old:
             values[name] = value
     return _Plan(leader, values, tuple(notes))
@@ -199,7 +200,10 @@ def _lesson(sibling: Sibling, name: str, conclusion: str) -> str:
 def _jitters(rule: Rule, base: Configuration, request: ProposalRequest) -> Iterator[_Plan]:
     random = Random(f"{request.seed}:{request.parent.id}:{len(request.siblings)}")  # noqa: S311 - repeatable, not secret
     for _ in range(_JITTERS):
-        values = {name: Move(name, 2 ** random.uniform(-1.0, 1.0)).applied(base) for name in _JITTERED}
+        values = {
+            name: within_reach(name, base.value(name), Move(name, 2 ** random.uniform(-1.0, 1.0)).applied(base), base)
+            for name in _JITTERED
+        }
         yield _Plan(rule, values, ("all remedies were tried from here, or the bounds forbid them: a step at random",))
 
 

@@ -11,7 +11,7 @@ import math
 from random import Random
 from typing import TYPE_CHECKING
 
-from llmzero_hpc.agents.playbook.moves import fitted, limits, rounded
+from llmzero_hpc.agents.playbook.moves import REACH, fitted, limits, rounded
 from llmzero_hpc.search.configuration import Bounds, Configuration
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def _range(name: str, reference: Configuration, bounds: Mapping[str, Bounds]) ->
         first = math.sqrt(first * own.low)
     if own.high is not None and own.high > last:
         last = math.sqrt(last * own.high)
+    if name in REACH:
+        first, last = max(first, REACH[name][0]), min(last, REACH[name][1])
     first, last = min(max(first, low), high), min(max(last, low), high)
     return min(first, last), max(first, last)
 
