@@ -81,9 +81,10 @@ def show(
 
         _print_json(to_json(data)["nodes"][node])
     else:
-        from llmzero_hpc.report.terminal import node_view
+        from llmzero_hpc.report.terminal import show_view
 
-        _print(node_view(data, node, directory.phase(node).path))
+        attempts = directory.phase(node).attempts()
+        _print(show_view(data, node, attempts[-1].trainer_log if attempts else None))
 
 
 def logs(
@@ -118,33 +119,29 @@ def plot(
     search: SearchArgument = None,
     state: StateOption = DEFAULT_STATE,
     node: Annotated[
-        int | None, typer.Option("--node", min=0, help="Curves of one phase; else of the whole search.")
+        int | None, typer.Option("--node", min=0, help="Pictures of one phase; else of the whole search.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the pictures.")] = None,
 ) -> None:
-    """Draw the curves: of one phase against the best strategy, or of the search."""
-    _need("matplotlib", "plots")
-    from llmzero_hpc.report.plots import plot_node, plot_search
-    from llmzero_hpc.report.reading import read
+    """Draw the curves of a phase (also against the best strategy), or of the search; prints where they are."""
+    from llmzero_hpc.report.views import refresh
 
     directory = locate(search, state)
     if node is not None:
         _node(directory, node)
-    data = read(directory, metrics="all")
-    folder = output or (directory.root / "plots" if node is None else directory.phase(node).plots)
-    for path in plot_search(data, folder) if node is None else plot_node(data, node, folder):
+    refresh(directory.root)
+    folder = directory.root / "plots" if node is None else directory.phase(node).plots
+    pictures = sorted(folder.glob("*.png")) + sorted(folder.glob("*.svg"))
+    if not pictures:
+        raise SearchNotFoundError("there is nothing to draw yet", "`llmzero-hpc status` tells what runs")
+    for path in pictures:
         typer.echo(str(path))
 
 
 def report(search: SearchArgument = None, state: StateOption = DEFAULT_STATE) -> None:
-    """Write the report (one HTML file, no network), the plots and the HDF5 files anew."""
-    _need("matplotlib", "the report")
-    _need("h5py", "the report")
+    """Write the report (one HTML file, no network), the pictures and the HDF5 files anew."""
     from llmzero_hpc.report.views import refresh
 
-    directory = locate(search, state)
-    refresh(directory.root)
-    typer.echo(str(directory.root / "report.html"))
+    typer.echo(str(refresh(locate(search, state).root).report))
 
 
 def export(
@@ -180,11 +177,14 @@ def _node(directory: SearchDirectory, node: int) -> Node:
 def _watch(directory: SearchDirectory) -> None:
     from rich.console import Console
 
-    from llmzero_hpc.report.terminal import watch
+    from llmzero_hpc.cli.watching import following
+    from llmzero_hpc.report.data import SearchState
+    from llmzero_hpc.report.reading import read
 
-    with watch(directory, Console()) as refresh:
-        while refresh():
+    with following(directory, Console()) as look:
+        while read(directory, metrics=()).state is not SearchState.FINISHED:
             time.sleep(1.0)
+            look()
 
 
 def _print(view: RenderableType) -> None:
@@ -196,14 +196,3 @@ def _print(view: RenderableType) -> None:
 def _print_json(value: Any) -> None:
     json.dump(value, sys.stdout, indent=2)
     sys.stdout.write("\n")
-
-
-def _need(module: str, what: str) -> None:
-    from importlib.util import find_spec
-
-    from llmzero_hpc.errors import MissingDependencyError
-
-    if find_spec(module) is None:
-        raise MissingDependencyError(
-            f"{module} is not installed; {what} cannot be drawn", "pip install 'llmzero-hpc[local]'"
-        )

@@ -15,7 +15,6 @@ from llmzero_hpc.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from llmzero_hpc.config import SearchConfig
-    from llmzero_hpc.controller.daemon import LoopEnd
     from llmzero_hpc.store.search_directory import SearchDirectory
 
 TakeOverOption = Annotated[
@@ -116,29 +115,32 @@ def _prepare_model(config: SearchConfig) -> None:
 def _drive(directory: SearchDirectory, *, take_over: bool = False) -> None:
     from rich.console import Console
 
+    from llmzero_hpc.cli.watching import following
     from llmzero_hpc.controller.daemon import Daemon
     from llmzero_hpc.report.reading import read
-    from llmzero_hpc.report.terminal import best_strategy, watch
+    from llmzero_hpc.report.terminal import strategy_view, tree_view
+    from llmzero_hpc.report.views import report_file
 
     console = Console()
-    with Daemon(directory, take_over=take_over) as daemon:
-        end: LoopEnd
-        with watch(directory, console) as refresh:
-            end = daemon.loop(after_tick=lambda _outcome: refresh())
-        if end.finished:
-            with console.status("Writing the report"):
-                complete = daemon.views.refresh()
     name = directory.record.config.name
-    if not end.finished:
-        console.print(
-            f"Controller stopped ({end.reason}). Running phases go on; `llmzero-hpc run {name}` takes the search up."
-        )
-        return
-    console.print(best_strategy(read(directory)))
+    with Daemon(directory, take_over=take_over) as daemon:
+        with following(directory, console) as after_tick:
+            end = daemon.loop(after_tick=lambda _outcome: after_tick())
+        if not end.finished:
+            console.print(f"The controller stopped ({end.reason}); running phases go on.")
+            console.print(f"  next: `llmzero-hpc run {name}` takes the search up again")
+            return
+        with console.status("Writing the report"):
+            complete = daemon.views.refresh()
+    data = read(directory)
+    console.print()
+    console.print(tree_view(data))
+    console.print()
+    console.print(strategy_view(data))
     if complete:
-        console.print(f"Report: {directory.root / 'report.html'}", soft_wrap=True)
+        console.print(f"Report  {report_file(directory)}", soft_wrap=True)
     else:
-        console.print(f"The report could not be written; `llmzero-hpc report {name}` says why.")
+        console.print(f"The report is not complete; `llmzero-hpc report {name}` says why.")
 
 
 def _show_plan(config: SearchConfig, *, as_json: bool) -> None:
