@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from llmzero_hpc.cluster.base import Cluster, JobObservation, JobRequest, JobState
 from llmzero_hpc.cluster.gpus import visible_gpus
 from llmzero_hpc.cluster.local_submit import Ticket, take_ticket
-from llmzero_hpc.cluster.phase_job import PhaseJob, read_claim
+from llmzero_hpc.cluster.phase_job import PhaseJob, read_claim, scrubbed
 from llmzero_hpc.cluster.processes import JOB_VARIABLE, job_folder, processes_of, with_descendants
 from llmzero_hpc.errors import ClusterError, MissingDependencyError, StorageError
 from llmzero_hpc.search.node import Job
@@ -138,7 +138,7 @@ class LocalCluster(Cluster):
             return subprocess.Popen(
                 [sys.executable, "-m", "llmzero_hpc.cluster.local_submit", str(request_file)],
                 cwd=request_file.parent,
-                env={**os.environ, JOB_VARIABLE: str(request_file.parent)},
+                env={**scrubbed(os.environ), JOB_VARIABLE: str(request_file.parent)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

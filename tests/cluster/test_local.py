@@ -106,26 +106,33 @@ class TestLocalCluster(ClusterContract):
         assert runs.read_text() == "x"
 
     def test_a_launcher_that_comes_too_late_submits_nothing(
-        self, make: Callable[[], LocalCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, make: Callable[[], LocalCluster], tmp_path: Path
     ) -> None:
         wanted = request(tmp_path, "lz-a-0-1", COUNTS_RUNS)
-        started = []
-
-        def only_written(cluster: LocalCluster, request_file: Path) -> subprocess.Popen[bytes]:
-            started.append(request_file)
-            return subprocess.Popen([sys.executable, "-c", ""])
-
-        with monkeypatch.context() as patch:
-            patch.setattr(LocalCluster, "_launch", only_written)
-            with pytest.raises(ClusterError):
-                make().submit(wanted)
+        cluster = make()
+        request_file = cluster._write_request(wanted, wanted.directory / "submission" / wanted.name)
         assert make().find(wanted.name, wanted.directory) is None
-        late = make()._launch(started[0])
-        assert late.wait() == 1
+        assert cluster._launch(request_file).wait() == 1
         assert not (wanted.directory / "runs").exists()
         job = make().submit(wanted)
         assert ended(make(), job).state is JobState.COMPLETED
         assert (wanted.directory / "runs").read_text() == "x"
+
+    def test_a_launcher_that_fails_is_told_in_one_line(
+        self, make: Callable[[], LocalCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wanted = request(tmp_path, "lz-a-0-1", COUNTS_RUNS)
+        broken = tmp_path / "broken"
+        (broken / "submitit" / "local").mkdir(parents=True)
+        (broken / "submitit" / "__init__.py").touch()
+        (broken / "submitit" / "local" / "__init__.py").touch()
+        failing = "class LocalExecutor:\n def __init__(self, folder): pass\n def update_parameters(self, **_): pass\n"
+        failing += " def submit(self, job): raise OSError('no process left')\n"
+        (broken / "submitit" / "local" / "local.py").write_text(failing)
+        monkeypatch.setenv("PYTHONPATH", str(broken))
+        with pytest.raises(ClusterError, match="no process left"):
+            make().submit(wanted)
+        assert make().find(wanted.name, wanted.directory) is None
 
     def test_an_accepted_job_whose_launcher_died_is_found_and_then_unknown(
         self, make: Callable[[], LocalCluster], tmp_path: Path
@@ -224,6 +231,7 @@ class TestLocalCluster(ClusterContract):
         reader.kill()
         reader.wait()
 
+    @pytest.mark.slow
     def test_many_jobs_are_observed_with_one_scan(
         self, make: Callable[[], LocalCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
