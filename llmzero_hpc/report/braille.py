@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,12 +13,15 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Bits of a braille character by row and column of its dots."""
 
 
-def plot(points: Sequence[tuple[float, float]], width: int, height: int, x_limits: tuple[float, float] | None = None) -> list[str]:
+def plot(
+    points: Sequence[tuple[float, float]], width: int, height: int, x_limits: tuple[float, float] | None = None
+) -> list[str]:
     """Points joined to a curve in `height` lines of `width` characters.
 
     Args:
         points: (x, y), ascending in x.
-        width, height: in characters.
+        width: in characters.
+        height: in characters.
         x_limits: both ends of the x axis, so that a curve in progress leaves room; None takes those of the points.
     """
     grid = [[0] * width for _ in range(height)]
@@ -34,7 +38,7 @@ def plot(points: Sequence[tuple[float, float]], width: int, height: int, x_limit
             for x, y in points
         ]
         _set(grid, *dots[0])
-        for (x0, y0), (x1, y1) in zip(dots, dots[1:], strict=False):
+        for (x0, y0), (x1, y1) in pairwise(dots):
             length = max(abs(x1 - x0), abs(y1 - y0), 1)
             for part in range(1, length + 1):
                 _set(grid, x0 + round((x1 - x0) * part / length), y0 + round((y1 - y0) * part / length))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -11,14 +12,13 @@ from llmzero_hpc.report import words
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from llmzero_hpc.report.data import Trajectory
 
 _WIDTH, _HEIGHT = 340, 204
 _TOP, _RIGHT, _BOTTOM = 10, 14, 44
 _STRIP = 16  # above the curves, for the names of the phases
-_CHARACTER = 7.6  # of the 13 px font, taken generously
+_CHARACTER = 8.4  # of the 13 px font, taken generously
+_MINUS = "−"  # noqa: RUF001 - a true minus is as wide as the digits
 
 Point = tuple[float, float]
 
@@ -100,8 +100,8 @@ def line_chart(
         x_low, x_high = x_low - 1, x_high + 1
     y_low, y_high = padded([y for _, y in points])
     y_ticks = [tick for tick in ticks(y_low, y_high) if y_low <= tick <= y_high]
-    labels = [words.number(tick).replace("-", "−") if tick < 0 else words.number(tick) for tick in y_ticks]  # noqa: RUF001 - a true minus
-    left = 12 + _CHARACTER * max(len(label) for label in [*labels, "0"])
+    labels = [_tick(tick) for tick in y_ticks]
+    left = 12 + _CHARACTER * max(len(label) + label.count(_MINUS) / 3 for label in [*labels, "0"])
     top = _TOP + (_STRIP if boundaries else 0)
     inner_width, inner_height = width - left - _RIGHT, _HEIGHT - top - _BOTTOM
 
@@ -111,29 +111,39 @@ def line_chart(
     def y_at(value: float) -> float:
         return round(top + (y_high - value) / (y_high - y_low) * inner_height, 1)
 
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {width} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f"<title>{escape(title)}</title>"
-    ]
+    name = escape(title)
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {_HEIGHT}" role="img" aria-label="{name}"><title>{name}</title>']
     for tick, label in zip(y_ticks, labels, strict=True):
         y = y_at(tick)
         parts.append(f'<path class="grid" d="M{left:g} {y:g}H{width - _RIGHT}"/>')
-        parts.append(f'<text class="tick" x="{left - 7:g}" y="{y + 4:g}" text-anchor="end">{escape(label)}</text>')
+        parts.append(_text("tick", left - 7, y + 4, label, "end"))
     for tick in ticks(x_low, x_high):
-        if whole and tick != round(tick):
-            continue
-        x = x_at(tick)
-        anchor = "end" if x > width - _RIGHT - 8 else "middle"
-        parts.append(f'<text class="tick" x="{x:g}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="{anchor}">{escape(words.number(tick))}</text>')
-    parts.append(f'<text class="axis" x="{left + inner_width / 2:g}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+        if not whole or tick == round(tick):
+            x = x_at(tick)
+            anchor = "end" if x > width - _RIGHT - 8 else "middle"
+            parts.append(_text("tick", x, _HEIGHT - _BOTTOM + 18, _tick(tick), anchor))
+    parts.append(_text("axis", left + inner_width / 2, _HEIGHT - 6, x_label))
     parts += _marks([(x_at(mark.x), mark.label) for mark in boundaries], top, width)
     for line in lines:
-        where = [(x_at(x), y_at(y)) for x, y in line.points]
-        if line.joined and len(where) > 1:
-            parts.append(f'<path class="line {line.style}" d="{_path(where, stepped=line.stepped)}"/>')
-        if line.dots or not line.joined or len(where) == 1:
-            parts += [f'<circle class="dot {line.style}" cx="{x:g}" cy="{y:g}" r="3.5"/>' for x, y in where]
+        parts += _curve(line, [(x_at(x), y_at(y)) for x, y in line.points])
     return "".join([*parts, "</svg>"])
+
+
+def _tick(value: float) -> str:
+    return words.number(value).replace("-", _MINUS) if value < 0 else words.number(value)
+
+
+def _text(style: str, x: float, y: float, text: str, anchor: str = "middle") -> str:
+    return f'<text class="{style}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _curve(line: Line, where: Sequence[Point]) -> list[str]:
+    parts = []
+    if line.joined and len(where) > 1:
+        parts.append(f'<path class="line {line.style}" d="{_path(where, stepped=line.stepped)}"/>')
+    if line.dots or not line.joined or len(where) == 1:
+        parts += [f'<circle class="dot {line.style}" cx="{x:g}" cy="{y:g}" r="3.5"/>' for x, y in where]
+    return parts
 
 
 def _marks(marks: Sequence[tuple[float, str]], top: float, width: float) -> list[str]:
@@ -144,7 +154,7 @@ def _marks(marks: Sequence[tuple[float, str]], top: float, width: float) -> list
         room = (marks[index + 1][0] if index + 1 < len(marks) else width) - x
         shown = next((text for text in (label, label.rsplit(" ", 1)[-1]) if len(text) * _CHARACTER + 6 <= room), "")
         if shown:
-            parts.append(f'<text class="tick" x="{x + 4:g}" y="{top - 4:g}">{escape(shown)}</text>')
+            parts.append(_text("tick", x + 4, top - 4, shown, "start"))
     return parts
 
 
@@ -164,20 +174,23 @@ def trajectory_chart(trajectory: Trajectory, phases: Sequence[int]) -> str:
     logarithmic = row is not None and row.logarithmic and min(numbers) > 0
     levels = [math.log10(value) for value in numbers] if logarithmic else [float(value) for value in numbers]
     low, high = padded(levels)
-    slot = max(64.0, (_WIDTH - 24) / max(3, len(levels)))
+    written = [words.number(value) for value in trajectory.values]
+    least = max(64.0, 9.6 * max(len(text) for text in written) + 6)
+    slot = max(least, (_WIDTH - 24) / max(3, len(levels)))
     width, height, top, bottom = 24 + slot * len(levels), 128, 30, 34
     tops = [round(top + (high - level) / (high - low) * (height - top - bottom), 1) for level in levels]
     edges = [12 + slot * index for index in range(len(levels) + 1)]
     path = f"M{edges[0]:g} {tops[0]:g}H{edges[1]:g}" + "".join(
         f"V{y:g}H{edges[index + 1]:g}" for index, y in enumerate(tops) if index
     )
-    title = f"{trajectory.name}: " + ", ".join(words.number(value) for value in trajectory.values)
+    title = escape(f"{trajectory.name}: " + ", ".join(written))
+    narrowest = min(width, 24 + least * len(levels))
     parts = [
-        f'<svg class="chart" viewBox="0 0 {width:g} {height}" style="min-width:{min(width, 24 + 64 * len(levels)):g}px" '
-        f'role="img" aria-label="{escape(title)}"><title>{escape(title)}</title><path class="line blue" d="{path}"/>'
+        f'<svg class="chart" viewBox="0 0 {width:g} {height}" style="min-width:{narrowest:g}px" role="img"',
+        f' aria-label="{title}"><title>{title}</title><path class="line blue" d="{path}"/>',
     ]
-    for index, (value, y) in enumerate(zip(trajectory.values, tops, strict=True)):
+    for index, (text, y) in enumerate(zip(written, tops, strict=True)):
         middle = (edges[index] + edges[index + 1]) / 2
-        parts.append(f'<text class="value" x="{middle:g}" y="{y - 8:g}" text-anchor="middle">{escape(words.number(value))}</text>')
-        parts.append(f'<text class="tick" x="{middle:g}" y="{height - 8}" text-anchor="middle">phase {phases[index]}</text>')
+        parts.append(_text("value", middle, y - 8, text))
+        parts.append(_text("tick", middle, height - 8, f"phase {phases[index]}"))
     return "".join([*parts, "</svg>"])

@@ -43,7 +43,7 @@ _SILENT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """The controller's newest sign of life. `at` is seconds since the epoch; `last_error` is empty while all is well."""
+    """The controller's newest sign of life, `at` seconds since the epoch; `last_error` is empty when all is well."""
 
     host: str
     pid: int | None

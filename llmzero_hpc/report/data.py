@@ -177,7 +177,10 @@ class FinalTest:
 
 @dataclass(frozen=True, slots=True)
 class BudgetLine:
-    """One limit of the search. `limit` is None where there is none; `unit` is iterations, CPU-hours, GPU-hours or hours."""
+    """One limit of the search; `limit` is None where there is none.
+
+    `name` is iterations, compute or deadline; `unit` iterations, CPU-hours, GPU-hours or hours.
+    """
 
     name: str
     unit: str

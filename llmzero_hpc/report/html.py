@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from llmzero_hpc.report import words
 from llmzero_hpc.report.chart_svg import Boundary, Line, line_chart, trajectory_chart
+from llmzero_hpc.report.data import Trajectory
 from llmzero_hpc.report.tree_svg import render_tree
 
 if TYPE_CHECKING:
-    from llmzero_hpc.report.data import ReportData, Trajectory
+    from llmzero_hpc.report.data import ReportData
 
 _CURVES = (
     "val_score", "reward_mean", "response_length_mean", "response_clip_ratio", "entropy", "kl", "zero_std_fraction",
@@ -118,7 +119,7 @@ def progress_charts(data: ReportData) -> tuple[Figure, ...]:
         best = [(x_of(point), point.best) for point in data.progress if point.best is not None]
         single = [(x_of(point), point.score) for point in data.progress if point.score is not None]
         lines = [Line(best, "green", stepped=True), Line(single, "blue", joined=False)]
-        svg = line_chart(title, lines, x_label=label, whole=label == "iteration", width=500)
+        svg = line_chart(title, lines, x_label=label, whole=label == "iteration", width=420)
         if svg:
             figures.append(Figure(title, svg))
     return tuple(figures)

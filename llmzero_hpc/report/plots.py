@@ -43,7 +43,10 @@ _SETTINGS = {
     "ytick.color": "#3A424C",
     "axes.labelcolor": "#3A424C",
     "lines.linewidth": 2,
+    "axes.ymargin": 0.14,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.14,
+    "figure.constrained_layout.h_pad": 0.14,
 }
 
 
@@ -95,7 +98,7 @@ def overlay(run: Series, best: Series, path: Path, *, title: str, simulated: boo
     def draw(figure: Any) -> None:
         for index, (axes, name) in enumerate(_panels(figure, names)):
             is_score = name == VALIDATION_SCORE
-            _line(axes, best.points(name), GREEN, is_score=is_score, marker="s", label="best strategy")
+            _line(axes, best.points(name), GREEN, is_score=is_score, marker="s", label="best strategy", width=3.4)
             _line(axes, run.points(name), BLUE, is_score=is_score, label="this run")
             axes.set_title(metric_title(name))
             axes.set_xlabel("step of the strategy")
@@ -106,7 +109,7 @@ def overlay(run: Series, best: Series, path: Path, *, title: str, simulated: boo
 
 
 def best_so_far(data: ReportData, path: Path) -> None:
-    """The best validation score so far against iterations and against compute; each phase is a dot. Raises as `curves`."""
+    """The best validation score so far by iterations and by compute; each phase is a dot. Raises as `curves`."""
     if not any(point.best is not None for point in data.progress):
         return
 
@@ -161,12 +164,16 @@ def trajectories(data: ReportData, path: Path) -> None:
             axes.set_xlabel("phase")
             axes.set_title(f"{item.name} ({item.parameter_class})", fontsize=13)
 
-    _save(path, draw, _size(len(found), 2.7), _titled("Hyperparameters along the best strategy", simulated=data.simulated))
+    _save(
+        path, draw, _size(len(found), 2.7), _titled("Hyperparameters along the best strategy", simulated=data.simulated)
+    )
 
 
 def metric_title(name: str) -> str:
     """The title of a metric's panel."""
-    return words.METRIC_TITLES.get(name) or f"Validation: {words.clipped(words.plain(name.partition('/')[2] or name), 24)}"
+    return (
+        words.METRIC_TITLES.get(name) or f"Validation: {words.clipped(words.plain(name.partition('/')[2] or name), 24)}"
+    )
 
 
 def _ordered(series: Series) -> list[str]:
@@ -192,11 +199,25 @@ def _panels(figure: Any, items: Sequence[Any]) -> list[tuple[Any, Any]]:
 
 
 def _line(
-    axes: Any, points: Sequence[tuple[int, float]], colour: str, *, is_score: bool, marker: str = "o", label: str = ""
+    axes: Any,
+    points: Sequence[tuple[int, float]],
+    colour: str,
+    *,
+    is_score: bool,
+    marker: str = "o",
+    label: str = "",
+    width: float = 2.0,
 ) -> None:
     if points:
         sparse = is_score or len(points) == 1
-        axes.plot(*zip(*points, strict=True), color=colour, marker=marker if sparse else "", markersize=5, label=label)
+        axes.plot(
+            *zip(*points, strict=True),
+            color=colour,
+            marker=marker if sparse else "",
+            markersize=3 + width,
+            linewidth=width,
+            label=label,
+        )
     _few_ticks(axes)
 
 

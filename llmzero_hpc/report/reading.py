@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def read(
-    directory: SearchDirectory, *, metrics: Literal["running", "all"] | Iterable[int] = "running", now: float | None = None
+    directory: SearchDirectory,
+    *,
+    metrics: Literal["running", "all"] | Iterable[int] = "running",
+    now: float | None = None,
 ) -> ReportData:
     """What there is to say of a search now.
 

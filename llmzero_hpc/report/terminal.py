@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - a table of such characters is the point
 """What people see in a terminal: status, tree, one phase, the best strategy, and the live view.
 
 Everything returns a rich renderable that reads well in 80 columns, without colour, and in a pipe; `portable` replaces
@@ -34,11 +35,11 @@ _STATE_STYLES = {
 }
 _ASCII = str.maketrans(
     {
-        "✓": "+", "✗": "x", "▶": ">", "■": "#", "◷": "~", "…": ".", "–": "-", "★": "*", "●": "*", "○": "o", "├": "|",
+        "✓": "+", "✗": "x", "▶": ">", "■": "#", "◷": "~", "…": ".", "–": "-", "★": "*", "●": "@", "○": "o", "├": "|",
         "└": "`", "─": "-", "│": "|", "█": "#", "░": ".", "·": "-", "→": ">", "−": "-", "▏": "|",
     }
 )  # fmt: skip
-_ASCII.update({code: "." for code in range(0x2801, 0x2900)} | {0x2800: " "})
+_ASCII.update(dict.fromkeys(range(10241, 10496), ".") | {0x2800: " "})
 
 
 class _Portable:
@@ -142,14 +143,20 @@ def show_view(data: ReportData, node_id: int, log_path: Path | None = None) -> R
         lines += ["", Text("Checkpoints", style="bold")]
         for point in node.checkpoints:
             mark = "★" if point.step == node.best_step else " "
-            lines.append(Text(f"  {mark} step {point.step:<6} {words.score(point.score)}", style="bold" if mark == "★" else ""))
+            lines.append(
+                Text(f"  {mark} step {point.step:<6} {words.score(point.score)}", style="bold" if mark == "★" else "")
+            )
     if node.attempts:
         lines += ["", Text("Attempts", style="bold")]
         for attempt in node.attempts:
             ended = attempt.ending.replace("_", " ") if attempt.ending else "not over"
             code = "" if attempt.exit_code is None else f", exit code {attempt.exit_code}"
             job = f"job {attempt.job_id}" if attempt.job_id else "no job"
-            lines.append(Text(f"  {attempt.number}  {job}: {ended}{code}, {words.duration(attempt.device_seconds)} of device time"))
+            lines.append(
+                Text(
+                    f"  {attempt.number}  {job}: {ended}{code}, {words.duration(attempt.device_seconds)} of device time"
+                )
+            )
     lines += _curves(data, node)
     if log_path is not None:
         lines += ["", _field("log", str(log_path))]
@@ -250,7 +257,9 @@ def _budget(data: ReportData) -> list[RenderableType]:
         else:
             full = round(_BAR * min(1.0, line.used / line.limit))
             text.append("█" * full, style="cyan").append("░" * (_BAR - full), style="dim")
-            text.append(f"  {_amount(line, line.used)} of {_amount(line, line.limit)}, {_amount(line, line.left or 0)} left")
+            text.append(
+                f"  {_amount(line, line.used)} of {_amount(line, line.limit)}, {_amount(line, line.left or 0)} left"
+            )
         lines.append(text)
     return lines
 
@@ -265,16 +274,27 @@ def _curves(data: ReportData, node: NodeReport) -> list[RenderableType]:
     from rich.text import Text
 
     series = data.series.get(node.id, Series())
-    drawn = [(title, points) for title, name in (("validation", "val_score"), ("reward", "reward_mean")) if (points := series.points(name))]
+    drawn = [
+        (title, points)
+        for title, name in (("validation", "val_score"), ("reward", "reward_mean"))
+        if (points := series.points(name))
+    ]
     if not drawn:
         return []
     limits = (float(node.first_step), float(node.planned_last_step or node.last_step or node.first_step))
     width, height = 36, 4
-    blocks = [[f"{title} {words.score(points[-1][1])}", *braille.plot(points, width, height, limits)] for title, points in drawn]
+    blocks = [
+        [f"{title} {words.score(points[-1][1])}", *braille.plot(points, width, height, limits)]
+        for title, points in drawn
+    ]
     for block, (_, points) in zip(blocks, drawn, strict=True):
         values = [value for _, value in points]
         block[0] += f"  ({words.score(min(values))} to {words.score(max(values))})"
-    steps = f"steps {node.first_step} to {node.planned_last_step}" if node.planned_last_step else f"from step {node.first_step}"
+    steps = (
+        f"steps {node.first_step} to {node.planned_last_step}"
+        if node.planned_last_step
+        else f"from step {node.first_step}"
+    )
     lines: list[RenderableType] = ["", Text(f"phase {node.id}, {steps}, now at {node.last_step}", style="bold")]
     for row in range(height + 1):
         text = Text()

@@ -6,17 +6,17 @@ run along the edge that leads to their node, between its parent's column and its
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.report import words
+from llmzero_hpc.report.data import NodeReport
 from llmzero_hpc.search.node import NodeStatus, TransitionKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from llmzero_hpc.report.data import NodeReport, ReportData
+    from llmzero_hpc.report.data import ReportData
 
 RADIUS = 19.0
 _COLUMN, _ROW = 212.0, 74.0
@@ -164,8 +164,8 @@ def render_tree(data: ReportData) -> str:
         if node.node.on_best_path and node.node.parent == node.node.resume_node and node.node.parent is not None
     }
     parts = [
-        f'<svg class="tree" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img" aria-labelledby="tree-title tree-text">',
+        f'<svg class="tree" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"',
+        f' height="{height}" role="img" aria-labelledby="tree-title tree-text">',
         f'<title id="tree-title">Search tree of {escape(data.name)}: {len(data.nodes)} phases</title>',
         f'<desc id="tree-text">{escape(_description(data))}</desc>',
         f"<style>{_STYLE}</style>",
@@ -181,7 +181,9 @@ def _description(data: ReportData) -> str:
     lines = []
     for node in data.nodes:
         origin = "the root" if node.parent is None else f"child of {node.parent}"
-        outcome = words.STATUS_WORDS[node.status] + (f" with score {words.score(node.score)}" if node.score is not None else "")
+        outcome = words.STATUS_WORDS[node.status] + (
+            f" with score {words.score(node.score)}" if node.score is not None else ""
+        )
         lines.append(f"Phase {node.id}, {node.kind.value}, {origin}: {outcome}.")
     path = [str(phase.node) for phase in data.strategy]
     return " ".join([*lines, f"Best strategy: {' then '.join(path)}." if path else "No score yet."])
@@ -209,7 +211,9 @@ def _shape(node: NodeReport, x: float, y: float) -> str:
     r = RADIUS
     if kind == "early":
         side = 2 * (r - 2.5)
-        return f'<rect class="early" x="{x - r + 2.5:g}" y="{y - r + 2.5:g}" width="{side:g}" height="{side:g}" rx="4"/>'
+        return (
+            f'<rect class="early" x="{x - r + 2.5:g}" y="{y - r + 2.5:g}" width="{side:g}" height="{side:g}" rx="4"/>'
+        )
     if kind == "failed":
         d = r + 2
         return f'<path class="failed" d="M{x:g} {y - d:g}L{x + d:g} {y:g}L{x:g} {y + d:g}L{x - d:g} {y:g}Z"/>'
@@ -231,7 +235,7 @@ def _node(item: Placed, *, is_best: bool) -> str:
     parts += [
         _shape(node, x, y),
         f'<text class="id" x="{x:g}" y="{y + 5:g}">{node.id}</text>',
-        f'<text class="score{"" if node.score is not None else " quiet"}" x="{x:g}" y="{y + RADIUS + 17:g}">'
+        f'<text class="score{"" if node.score is not None else " quiet"}" x="{x:g}" y="{y + RADIUS + 17:g}">',
         f"{'★ ' if is_best else ''}{escape(below)}</text>",
     ]
     if item.upper:

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - a true minus and an en dash are what people read
 """How values are written for people: numbers, durations, names of hyperparameters, changes, statuses."""
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def number(value: Scalar | None) -> str:
     if isinstance(value, int | str):
         return plain(str(value))
     if value != 0 and (abs(value) < 0.01 or abs(value) >= 1e5):  # noqa: PLR2004 - beyond these a power reads better
-        mantissa, exponent = f"{value:.3e}".split("e")
+        mantissa, exponent = f"{value:.2e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return f"{value:.4g}"
 
@@ -94,7 +95,7 @@ def score(value: float | None) -> str:
 
 def gain(value: float | None) -> str:
     """A difference of scores with its sign; an en dash for None."""
-    return "–" if value is None else f"{value:+.3f}".replace("-", "−")  # noqa: RUF001 - a true minus lines up with the plus
+    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
 
 
 def hours(value: float) -> str:

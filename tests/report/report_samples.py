@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from llmzero_hpc.config import Budget, ChainsTask, SearchConfig
 from llmzero_hpc.report.collect import Pulse, collect
-from llmzero_hpc.report.data import ReportData
 from llmzero_hpc.search.configuration import Configuration
 from llmzero_hpc.search.metrics import MetricRow, Series
 from llmzero_hpc.search.node import (
@@ -23,6 +23,9 @@ from llmzero_hpc.search.node import (
     TransitionKind,
 )
 from llmzero_hpc.search.tree import Evaluation, Tree
+
+if TYPE_CHECKING:
+    from llmzero_hpc.report.data import ReportData
 
 CREATED_AT = 1_760_000_000.0
 NOW = CREATED_AT + 1000.0
@@ -122,7 +125,7 @@ def _points(*pairs: tuple[int, float]) -> tuple[Checkpoint, ...]:
 
 
 def finished_tree() -> Tree:
-    """0 scratch > 1 > 5 is the best strategy; 2 failed and 4 repaired it; 3 stopped early; 6 from scratch; 7 cancelled."""
+    """0 > 1 > 5 is the best strategy; 2 failed, 4 repaired it; 3 stopped early; 6 is from scratch; 7 was cancelled."""
     second = _START.changed(max_response_length=64, learning_rate=5e-4, batch_size=8, kl_coefficient=1e-3)
     third = second.changed(max_response_length=52, learning_rate=3.5e-4, batch_size=4, mini_batches=1)
     hot = _START.changed(learning_rate=2e-2, temperature=1.3)
@@ -137,14 +140,14 @@ def finished_tree() -> Tree:
             checkpoints=_points((60, 0.61), (70, 0.66), (80, 0.711), (90, 0.70)),
             rationale=Rationale(
                 "playbook", "73 % of the responses are cut off: the limit hides what the policy has learnt.",
-                ("response_clip_ratio is 0.73 over the last 10 steps", "val_score has risen by less than 0.02 since step 40"),
+                ("response_clip_ratio is 0.73 over the last 10 steps", "val_score rose by less than 0.02 since 40"),
                 "truncation",
             ),
         ),
         _phase(
             2, TransitionKind.EVOLVE, 0, hot, 40, resume=CheckpointReference(0, 50), status=NodeStatus.FAILED,
             last_step=57, attempts=(attempt(2, 1, 9.0, Ending.ERROR),), problem="loss is not finite at step 58",
-            rationale=Rationale("playbook", "Entropy has collapsed.", ("entropy fell from 0.9 to 0.1",), "entropy_collapse"),
+            rationale=Rationale("playbook", "Entropy has collapsed.", ("entropy fell to 0.1",), "entropy_collapse"),
             pruned=True,
         ),
         _phase(
@@ -152,10 +155,11 @@ def finished_tree() -> Tree:
             status=NodeStatus.EARLY_STOPPED, last_step=101, checkpoints=_points((90, 0.69), (100, 0.70)),
             stop=StopDecision(100, "0.04 below the best strategy and falling for three validations", "playbook", NOW),
             attempts=(attempt(3, 1, 4.0, Ending.PREEMPTED), attempt(3, 2, 21.5, Ending.STOPPED)),
-            rationale=Rationale("playbook", "Half of the groups carry no signal.", ("zero_std_fraction 0.52",), "no_variance"),
+            rationale=Rationale("playbook", "Half of the groups have no signal.", ("zero_std 0.52",), "variance"),
         ),
         _phase(
-            4, TransitionKind.DEBUG, 0, hot.changed(learning_rate=1e-3), 40, repairs=2, resume=CheckpointReference(0, 50),
+            4, TransitionKind.DEBUG, 0, hot.changed(learning_rate=1e-3), 40, repairs=2,
+            resume=CheckpointReference(0, 50),
             checkpoints=_points((60, 0.58), (90, 0.64)),
             rationale=Rationale("playbook", "The learning rate was too high for this batch.", (), "diverged"),
         ),
@@ -198,7 +202,9 @@ def running_tree() -> Tree:
     return Tree(tuple(nodes))
 
 
-def data(tree: Tree, *, paused: bool = False, pulse_age: float | None = 3.0, error: str = "", **values: object) -> ReportData:
+def data(
+    tree: Tree, *, paused: bool = False, pulse_age: float | None = 3.0, error: str = "", **values: object
+) -> ReportData:
     return collect(
         tree,
         config(**values),
@@ -218,3 +224,37 @@ def finished(**values: object) -> ReportData:
 
 def running(**values: object) -> ReportData:
     return data(running_tree(), **values)  # type: ignore[arg-type]
+
+
+def large() -> ReportData:
+    """Sixty phases, a long strategy, long words: what a page must hold."""
+    some = finished_tree().nodes
+    nodes = list(some)
+    step, parent = 120, 5
+    for number in range(8, 60):
+        model = some[(1, 3, 4, 5, 6)[number % 5]]
+        if number % 4 == 0:
+            resume = CheckpointReference(parent, step)
+            step += 10
+            score = 0.84 + number / 1000
+            nodes.append(
+                replace(
+                    some[5],
+                    id=number,
+                    parent=parent,
+                    resume=resume,
+                    last_step=step + 20,
+                    checkpoints=_points((step, score)),
+                    configuration=_START.changed(
+                        max_response_length=32 + number,
+                        learning_rate=1e-3 / number,
+                        temperature=1.0 + number % 3 / 10,
+                        overrides={"actor_rollout_ref.actor.optim.a_key_without_end": "word" * 20},
+                    ),
+                    rationale=Rationale("a-model", "unbreakable" * 30, ("evidence" * 40,), ""),
+                )
+            )
+            parent = number
+        else:
+            nodes.append(replace(model, id=number, parent=number % 8, repairs=2 if model.repairs is not None else None))
+    return data(Tree(tuple(nodes)))
