@@ -197,4 +197,4 @@ class Search(RuleBasedStateMachine):
 
 
 TestRandomSearches = Search.TestCase
-TestRandomSearches.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestRandomSearches.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)

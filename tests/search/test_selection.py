@@ -158,6 +158,11 @@ def test_a_pruned_phase_is_never_expanded() -> None:
     assert terminal_nodes(grown, RULES) == {0, 2}
 
 
+def test_a_pruned_child_takes_no_place() -> None:
+    grown = tree(node(0, None, 0.5), node(1, 0, status=FAILED, pruned=True), node(2, 0, 0.2, repairs=1))
+    assert select(grown, RULES) == Expansion(EVOLVE, 0)
+
+
 def test_injection_hangs_under_the_best_node_even_a_full_one() -> None:
     grown = tree(
         node(0, None, 0.5), node(1, 0, 0.9), node(2, 0, 0.4), node(3, 1, 0.6), node(4, 1, 0.6), node(5, 2, 0.3)
