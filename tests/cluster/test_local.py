@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import psutil
@@ -85,16 +84,21 @@ class TestLocalCluster(ClusterContract):
     def make(self, tmp_path: Path) -> Callable[[], LocalCluster]:
         return lambda: LocalCluster(tmp_path / "cluster", grace_seconds=0.5)
 
-    @pytest.mark.parametrize("delay", [0.0, 0.005, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3])
+    @pytest.mark.parametrize(
+        "trace", ["phases", "request-1.json", "launcher.log", "request-1.ticket", "*_submitted.pkl", "claim", "runs"]
+    )
     def test_a_controller_killed_while_it_submits_leaves_one_job_or_none(
-        self, make: Callable[[], LocalCluster], tmp_path: Path, delay: float
+        self, make: Callable[[], LocalCluster], tmp_path: Path, trace: str
     ) -> None:
         killed = controller(tmp_path, COUNTS_RUNS)
-        time.sleep(delay)
+        while not any(tmp_path.rglob(trace)):
+            assert killed.poll() is None
         killed.kill()
         killed.communicate()
         wanted = request(tmp_path, "lz-a-0-1", COUNTS_RUNS)
         job = make().find(wanted.name, wanted.directory)
+        # From the ticket on, it is a job.
+        assert (job is not None) or trace in {"phases", "request-1.json", "launcher.log"}
         until(lambda: not processes_in(tmp_path), "the last process")
         runs = wanted.directory / "runs"
         if job is None:
