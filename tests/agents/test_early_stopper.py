@@ -47,6 +47,12 @@ def test_a_phase_that_is_not_behind_at_the_same_step_goes_on() -> None:
     assert not judge(stop_request([0.31, 0.46, 0.56, 0.56], BEST, best_score=0.99)).stop
 
 
+def test_a_phase_that_takes_off_goes_on() -> None:
+    taking_off, slowing_down = [0.06, 0.11, 0.15, 0.20], [0.06, 0.11, 0.20, 0.22]
+    assert not judge(stop_request(taking_off, BEST, last_step=80, best_score=0.98)).stop
+    assert judge(stop_request(slowing_down, BEST, last_step=80, best_score=0.98)).stop
+
+
 def test_one_validation_is_too_few() -> None:
     assert not judge(stop_request([0.0], BEST)).stop
     assert not judge(stop_request([], BEST)).stop

@@ -38,7 +38,7 @@ def test_some_rule_always_fires() -> None:
 
 
 def test_a_phase_below_its_start_is_a_regression() -> None:
-    before, after = validations([0.6, 0.7]), validations([0.66, 0.67, 0.672], first_step=21)
+    before, after = validations([0.66, 0.68, 0.7]), validations([0.66, 0.67, 0.672], first_step=31)
     signals = read(after, Series(before.rows + after.rows))
     assert firing(signals)[0].name == "regression"
     assert signals.regression.before == 0.7
@@ -47,6 +47,11 @@ def test_a_phase_below_its_start_is_a_regression() -> None:
 
 def test_one_validation_below_the_start_is_no_regression_yet() -> None:
     before, after = validations([0.6, 0.7]), validations([0.66], first_step=21)
+    assert read(after, Series(before.rows + after.rows)).regression is None
+
+
+def test_a_start_from_a_lucky_validation_is_no_regression() -> None:
+    before, after = validations([0.40, 0.46, 0.41, 0.47]), validations([0.42, 0.43], first_step=41)
     assert read(after, Series(before.rows + after.rows)).regression is None
 
 
@@ -76,6 +81,12 @@ def test_a_smaller_spike_is_answered_more_gently() -> None:
 
 def test_a_clip_fraction_of_zero_throughout_is_a_single_mini_batch_and_no_pathology() -> None:
     assert read(phase({"clip_fraction": lambda t: 0.0, "val_score": lambda t: 0.4})).vanishing_gradient is None
+
+
+def test_truncation_that_heals_while_validation_improves_is_no_pathology() -> None:
+    healing = {"response_clip_ratio": lambda t: 0.7 - 0.5 * t}
+    assert read(phase(healing)).truncation is None
+    assert read(phase({**healing, "val_score": lambda t: 0.4})).truncation > 0.1
 
 
 def test_values_that_are_not_finite_are_a_collapse() -> None:

@@ -45,7 +45,7 @@ Only the validation scores of a phase decide. It is stopped when they collapsed,
 reaches by its last step stays below the best score so far: the best of the recent scores, plus the best recent rate
 of improvement carried on along a logarithmic curve, plus two standard deviations of the observed scatter. It goes on
 while it has fewer than two validations or a quarter of its steps, while it is not behind the best strategy at the same
-step, and always once it has reached the best score.
+step, while it gains speed, and always once it has reached the best score.
 
 ## Repairs
 

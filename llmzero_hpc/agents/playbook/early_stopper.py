@@ -61,6 +61,8 @@ def judge(request: StopRequest) -> StopAnswer:
     noise = _noise(request)
     if noise is None:
         return _go_on("too few validations to tell noise from progress")
+    if _gains_speed(points, noise):
+        return _go_on(f"validation gains speed: {_shown(points)}")
     outlook = extrapolate(points, first, request.last_step, noise)
     if outlook.reach >= request.best_score:
         return _go_on(
@@ -100,6 +102,15 @@ def _noise(request: StopRequest) -> float | None:
         for series in (request.series, request.strategy, request.best)
     ]
     return max((scatter(values) for values in known if len(values) > LEAST_VALIDATIONS), default=None)
+
+
+def _gains_speed(points: tuple[Point, ...], noise: float) -> bool:
+    """Two clear gains in a row, the second no slower: learning may be taking off, which no extrapolation foresees."""
+    if len(points) <= LEAST_VALIDATIONS:
+        return False
+    (first, low), (second, middle), (third, high) = points[-3:]
+    clear = min(middle - low, high - middle) > MARGIN * noise
+    return clear and (high - middle) / (third - second) >= (middle - low) / (second - first)
 
 
 def _ahead(request: StopRequest, best: float, step: int) -> bool:

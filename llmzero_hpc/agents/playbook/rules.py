@@ -197,7 +197,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "truncation",
         "Responses are cut off at the limit, which then decides their reward.",
-        f"at least {TRUNCATED:.0%} of the late responses end at the limit",
+        f"at least {TRUNCATED:.0%} of the late responses end at the limit, and their share has not halved while "
+        "validation improves",
         "section 4.3.1 (ChemCoT phase 4, SSMR-Bench phase 4: 6144 to 7168 tokens); the way back is no finding of the "
         "paper: some policies learn to stop under a short limit",
         Stance.GROW, Resume.LAST, reversible=False,

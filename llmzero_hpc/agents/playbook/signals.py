@@ -29,6 +29,8 @@ ENTROPY_COLLAPSE = 0.25
 """Late entropy over early entropy: three quarters of the exploration are gone."""
 TRUNCATED = 0.1
 """From one response in ten on, the limit rather than the answer decides a noticeable part of the rewards."""
+HEALING = 0.5
+"""Late over early share of cut-off responses: halved while validation improves, the policy learns to stop by itself."""
 LENGTH_INFLATION = 1.3
 """Late over early mean length; the paper's inflation from 1630 to 2278 tokens is 1.4 (section 4.3.1)."""
 GRADIENT_VANISHED = 1e-3
@@ -164,7 +166,7 @@ class Signals:
     kl_spike: Shift | None = None
     entropy_collapse: Shift | None = None
     truncation: float | None = None
-    """Share of responses cut off in the last third, where it is noticeable."""
+    """Share of responses cut off in the last third, where it is noticeable and does not heal by itself."""
     length_inflation: Shift | None = None
     gradient_norm: float | None = None
     """Median of the last third."""
@@ -208,19 +210,19 @@ def read(series: Series, strategy: Series | None = None) -> Signals:
     validation = _trend(VALIDATION_SCORE, ((start,) if start else ()) + own) if own else None
     reward = _trend("reward_mean", series.points("reward_mean"))
     improving = validation is not None and validation.rising and not validation.stalled
-    truncation, silent = _late(series, "response_clip_ratio"), _late(series, "zero_std_fraction")
+    silent = _late(series, "zero_std_fraction")
     gradient = [value for _, value in _thirds(series.points("grad_norm"))[2]]
     return Signals(
         rows=len(series.rows),
         validation=validation,
         validations=len(own),
         reward=reward,
-        regression=_regression(start, own),
+        regression=_regression(start, own, strategy),
         collapse=_collapse(series, validation, reward),
         overfit=_overfit(validation, reward),
         kl_spike=_kl_spike(series, improving=improving),
         entropy_collapse=None if improving else _fade(series, "entropy", ENTROPY_COLLAPSE),
-        truncation=truncation if truncation is not None and truncation >= TRUNCATED else None,
+        truncation=_truncation(series, improving=improving),
         length_inflation=_inflation(series),
         gradient_norm=median(gradient) if gradient else None,
         vanishing_gradient=None if improving else _vanishing_gradient(series),
@@ -291,12 +293,14 @@ def _inherited(series: Series, strategy: Series | None) -> Point | None:
     return earlier[-1] if earlier else None
 
 
-def _regression(start: Point | None, own: tuple[Point, ...]) -> Shift | None:
+def _regression(start: Point | None, own: tuple[Point, ...], strategy: Series | None) -> Shift | None:
     if start is None or len(own) < 2:  # noqa: PLR2004 - the first validation after a transition often dips
         return None
     best = max(own, key=lambda point: (point[1], -point[0]))
-    noise = scatter([value for _, value in own])
-    if start[1] - best[1] <= max(noise, FLAT_SHARE * abs(start[1])):
+    # A phase often starts from a lucky validation: twice the scatter seen before it or in it is no regression yet.
+    before = strategy.up_to(start[0]).points(VALIDATION_SCORE) if strategy else ()
+    noise = max(scatter([value for _, value in points]) for points in (own, before))
+    if start[1] - best[1] <= max(2 * noise, FLAT_SHARE * abs(start[1])):
         return None
     return Shift(VALIDATION_SCORE, *start, *best, onset=own[0][0])
 
@@ -355,6 +359,15 @@ def _fade(series: Series, name: str, share: float) -> Shift | None:
         return None
     onset = next((step for step, value in points if value <= share * before), last[0][0])
     return Shift(name, first[len(first) // 2][0], before, last[-1][0], after, onset=onset)
+
+
+def _truncation(series: Series, *, improving: bool) -> float | None:
+    points = series.points("response_clip_ratio")
+    if not points:
+        return None
+    first, _, last = _thirds(points)
+    early, late = _mean(first), _mean(last)
+    return None if late < TRUNCATED or (improving and late <= HEALING * early) else late
 
 
 def _inflation(series: Series) -> Shift | None:
