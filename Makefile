@@ -1,0 +1,57 @@
+# Two commands for newcomers: `make demo` and `make test`. The rest is for those who change the code.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# more for pip, for example an index with CPU builds of PyTorch (saves gigabytes where the default build is for CUDA)
+PIP_FLAGS ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CONSTRAINTS := constraints/cpu.txt
+FAST := not slow and not training and not browser
+
+.PHONY: help demo test check bench format docs clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.local  ## Install, then run a whole search: real GRPO on this machine's CPU
+	$(BIN)/llmzero-hpc demo
+
+test: $(VENV)/.test  ## Install what the tests need, and run them all
+	@command -v chromium >/dev/null || sh tests/install_browser.sh
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.test  ## Lint, types, and the fast tests with their coverage floor
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m '$(FAST)' --cov --cov-report=term:skip-covered --cov-fail-under=80
+
+bench: $(VENV)/.test  ## Measure, and write docs/benchmarks.md
+	$(BIN)/python benchmarks/run.py
+
+format: $(VENV)/.test  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.test  ## Write the generated parts of the documentation anew
+	$(BIN)/python docs/generate.py
+
+clean:  ## Remove the virtual environment and caches; searches under state/ stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; say which one: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.local: $(VENV)/.python pyproject.toml $(CONSTRAINTS)
+	@echo "Installing into $(VENV) (about 1.7 GB, a minute or two)"
+	$(PIP) install $(PIP_FLAGS) --constraint $(CONSTRAINTS) torch
+	$(PIP) install $(PIP_FLAGS) --constraint $(CONSTRAINTS) --editable '.[local]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.local
+	@echo "Installing what the tests need"
+	$(PIP) install $(PIP_FLAGS) --constraint $(CONSTRAINTS) --editable '.[local,deepspeed,test]'
+	@touch $@
