@@ -122,14 +122,16 @@ class PhaseTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is not typed
         sums = self.accelerator.reduce(torch.stack([total, weights.sum()]), reduction="sum")
         self._metrics["train"]["kl"].append((sums[0] / sums[1].clamp(min=1.0)).item())
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        folder = checkpoint or self._optimizer_state
-        if folder is not None and self.is_deepspeed_enabled:
+    def restore_optimizer(self) -> None:
+        """Load the optimizer of an earlier attempt, once training has made its own; nothing without one."""
+        if self._optimizer_state is None:
+            return
+        if self.is_deepspeed_enabled:
             from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 
-            deepspeed_load_checkpoint(self.model_wrapped, str(folder), load_module_strict=False)
+            deepspeed_load_checkpoint(self.model_wrapped, str(self._optimizer_state), load_module_strict=False)
         else:
-            super()._load_optimizer_and_scheduler(None if folder is None else str(folder))
+            self._load_optimizer_and_scheduler(str(self._optimizer_state))
 
     def save_optimizer(self, folder: Path) -> None:
         """Write the optimizer's state; all processes call it."""

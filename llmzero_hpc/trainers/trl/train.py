@@ -89,11 +89,10 @@ class Phase:
             self._write(self._started[1])
             return
         self._load()
-        if self._started:
-            folder, progress = self._started
-            self._write(progress if progress.validated else self._validated(folder, progress))
         if self._done < spec.total_steps:
             self.trainer.train()
+        else:
+            self._write_due_row()
 
     def _load(self) -> None:
         import torch
@@ -151,7 +150,15 @@ class Phase:
         ]
 
     def _begin(self) -> None:
+        self.trainer.restore_optimizer()
+        self._write_due_row()
         self._clock = time.monotonic()
+
+    def _write_due_row(self) -> None:
+        """Write the row of the step that this attempt starts after: the last one may have been killed before it did."""
+        if self._started:
+            folder, progress = self._started
+            self._write(progress if progress.validated else self._validated(folder, progress))
 
     def _optimizer_step(self, logs: dict[str, Any]) -> None:
         """Take TRL's log of an optimizer step; the last one of a GRPO step ends that."""
