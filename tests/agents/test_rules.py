@@ -102,6 +102,13 @@ def test_an_exploding_gradient_counts_only_while_something_falls() -> None:
     assert read(phase({**explosion, **falling})).collapse.metric == "grad_norm"
 
 
+def test_the_pace_of_validation_is_quoted_by_thirds() -> None:
+    signals = read(validations([0.1, 0.3, 0.5, 0.6, 0.65, 0.66]))
+    assert signals.validation.slopes == pytest.approx((0.02, 0.015, 0.003))
+    pace = firing(signals)[0].evidence(signals)[1]
+    assert pace == "its slope by thirds is 0.02, 0.015, 0.003 a step, its last gain 0.01"
+
+
 def test_noise_alone_is_no_progress() -> None:
     signals = read(validations([0.40, 0.44, 0.38, 0.43, 0.39, 0.44]))
     assert not signals.improving

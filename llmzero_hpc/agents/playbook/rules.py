@@ -109,7 +109,11 @@ _NORMALIZE = Move("advantage_normalization", value=True)
 
 
 def _validation(signals: Signals) -> tuple[str, ...]:
-    return (signals.validation.words,) if signals.validation else ()
+    if signals.validation is None:
+        return ()
+    slopes = ", ".join(f"{slope:.2g}" for slope in signals.validation.slopes)
+    pace = f"its slope by thirds is {slopes} a step, its last gain {signals.validation.last_gain:.2g}"
+    return (signals.validation.words, pace)
 
 
 def _kl_strength(signals: Signals) -> float:

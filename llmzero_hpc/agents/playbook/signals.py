@@ -91,9 +91,10 @@ class Trend:
 
     @property
     def slopes(self) -> tuple[float, float, float]:
-        """Least-squares slope a step within each third; 0 where a third has one point."""
-        first, middle, last = _thirds(self.points)
-        return slope(first), slope(middle), slope(last)
+        """Least-squares slope a step within each third, joined to the point before it; 0 for a single point."""
+        width = max(1, len(self.points) // 3)
+        first, second = self.points[: width + 1], self.points[width - 1 : len(self.points) - width]
+        return slope(first), slope(second), slope(self.points[-width - 1 :])
 
     @property
     def first(self) -> Point:
