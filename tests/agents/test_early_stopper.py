@@ -53,6 +53,12 @@ def test_a_phase_that_takes_off_goes_on() -> None:
     assert judge(stop_request(slowing_down, BEST, last_step=80, best_score=0.98)).stop
 
 
+def test_a_fresh_start_as_good_as_the_first_phase_of_the_best_strategy_goes_on() -> None:
+    best = [0.05, 0.19, 0.26, 0.25, 0.29, 0.33, 0.36, 0.41, 0.44, 0.47, 0.55, 0.68]
+    assert not judge(stop_request([0.0, 0.19, 0.24], best, last_step=45)).stop
+    assert judge(stop_request([0.0, 0.05, 0.05], best, last_step=45)).stop
+
+
 def test_one_validation_is_too_few() -> None:
     assert not judge(stop_request([0.0], BEST)).stop
     assert not judge(stop_request([], BEST)).stop

@@ -44,8 +44,8 @@ _STOPPER = """
 Only the validation scores of a phase decide. It is stopped when they collapsed, or when an optimistic guess of what it
 reaches by its last step stays below the best score so far: the best of the recent scores, plus the best recent rate
 of improvement carried on along a logarithmic curve, plus two standard deviations of the observed scatter. It goes on
-while it has fewer than two validations or a quarter of its steps, while it is not behind the best strategy at the same
-step, while it gains speed, and always once it has reached the best score.
+while it has fewer than two validations or a quarter of its steps, while it is not clearly behind the best strategy at
+the same step, while it gains speed, and always once it has reached the best score.
 
 ## Repairs
 

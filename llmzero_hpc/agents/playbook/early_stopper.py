@@ -56,11 +56,11 @@ def judge(request: StopRequest) -> StopAnswer:
     first, step = request.node.first_step, points[-1][0]
     if step - first + 1 < LEAST_SHARE * (request.last_step - first + 1):
         return _go_on(f"step {step} of {first} to {request.last_step}: too early to judge")
-    if _ahead(request, best, step):
-        return _go_on(f"at step {step} it is not behind the best strategy at the same step")
     noise = _noise(request)
     if noise is None:
         return _go_on("too few validations to tell noise from progress")
+    if _keeps_up(request, best, step, noise):
+        return _go_on(f"at step {step} it is not clearly behind the best strategy at the same step")
     if _gains_speed(points, noise):
         return _go_on(f"validation gains speed: {_shown(points)}")
     outlook = extrapolate(points, first, request.last_step, noise)
@@ -113,10 +113,11 @@ def _gains_speed(points: tuple[Point, ...], noise: float) -> bool:
     return clear and (high - middle) / (third - second) >= (middle - low) / (second - first)
 
 
-def _ahead(request: StopRequest, best: float, step: int) -> bool:
+def _keeps_up(request: StopRequest, best: float, step: int, noise: float) -> bool:
+    """Whether the best strategy was no clearly better by this step: a first phase is not measured by a fourth alone."""
     incumbent: Series = request.best.up_to(step)
     scores = [value for _, value in incumbent.points(VALIDATION_SCORE)]
-    return bool(scores) and best >= max(scores)
+    return bool(scores) and best >= max(scores) - MARGIN * noise
 
 
 def _go_on(reason: str) -> StopAnswer:
