@@ -120,8 +120,9 @@ def line_chart(
     for tick in ticks(x_low, x_high):
         if not whole or tick == round(tick):
             x = x_at(tick)
-            anchor = "end" if x > width - _RIGHT - 8 else "middle"
-            parts.append(_text("tick", x, _HEIGHT - _BOTTOM + 18, _tick(tick), anchor))
+            label = _tick(tick)
+            is_tight = x + len(label) * _CHARACTER / 2 > width
+            parts.append(_text("tick", x, _HEIGHT - _BOTTOM + 18, label, "end" if is_tight else "middle"))
     parts.append(_text("axis", left + inner_width / 2, _HEIGHT - 6, x_label))
     parts += _marks([(x_at(mark.x), mark.label) for mark in boundaries], top, width)
     for line in lines:

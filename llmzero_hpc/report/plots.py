@@ -30,6 +30,7 @@ _SETTINGS = {
     "svg.hashsalt": "llmzero-hpc",
     "font.family": ["DejaVu Sans"],
     "font.size": 13,
+    "text.parse_math": False,  # a subtask or a key of the user's may hold a dollar sign
     "axes.titlesize": 14,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from llmzero_hpc.report.data import ReportData
 
 RADIUS = 19.0
-_COLUMN, _ROW = 212.0, 74.0
+_COLUMN, _ROW = 236.0, 74.0
 _LEFT, _TOP, _RIGHT, _BOTTOM = 44.0, 40.0, 44.0, 52.0
 _BEND = RADIUS + 16
 _LABEL_CHARACTERS = 20
-_CHARACTER = 7.0  # of the 12.5 px label font, taken generously
+_CHARACTER = 8.6  # of the 12.5 px label font, bold, taken generously
 _STATUS_CLASS = {
     NodeStatus.COMPLETED: "done",
     NodeStatus.EARLY_STOPPED: "early",

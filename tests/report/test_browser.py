@@ -39,6 +39,12 @@ OVERLAPPING_TEXT = """
     .map(([other]) => one + ' | ' + other))
 })
 """
+LABEL_OVER_A_NODE = """
+[...document.querySelectorAll('svg.tree g')].filter(group => {
+  const shape = group.querySelector('circle, rect, path').getBoundingClientRect()
+  return [...group.querySelectorAll('.label')].some(label => label.getBoundingClientRect().right > shape.left)
+}).map(group => group.textContent)
+"""
 SMALLEST_TEXT = """
 Math.min(...[...document.querySelectorAll('svg text')].map(text => {
   const drawing = text.ownerSVGElement, scale = drawing.getBoundingClientRect().width / drawing.viewBox.baseVal.width
@@ -84,6 +90,7 @@ def test_the_report_reads_well_in_a_browser(
     assert browser.evaluate(WIDER_THAN_THE_PAGE) == []
     assert browser.evaluate(TEXT_OUTSIDE_ITS_DRAWING) == []
     assert browser.evaluate(OVERLAPPING_TEXT) == []
+    assert browser.evaluate(LABEL_OVER_A_NODE) == []
     assert browser.evaluate(SMALLEST_TEXT) >= 10, "CSS pixels"
     assert browser.complaints == []
     assert browser.requests == [url]

@@ -6,14 +6,15 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import report_samples as samples
 
 from llmzero_hpc.config import Budget, FilesTask, Hardware
 from llmzero_hpc.report.data import JSON_FORMAT, SearchState, to_json, without_clock
 from llmzero_hpc.search.node import NodeStatus, StopDecision, TransitionKind
 from llmzero_hpc.search.tree import Tree
-import report_samples as samples
 
 
 def test_the_best_checkpoint_and_its_gain_over_node_0() -> None:
@@ -138,8 +139,8 @@ def test_a_search_is_finished_when_its_test_score_is_there_whatever_the_controll
     assert samples.data(Tree(), pulse_age=None).state is SearchState.NOT_STARTED
 
 
-def test_without_a_test_split_a_search_ends_with_its_budget(tmp_path: object) -> None:
-    task = FilesTask(name="files", train="train.jsonl", validation="validation.jsonl", reward="reward.py")  # type: ignore[arg-type]
+def test_without_a_test_split_a_search_ends_with_its_budget() -> None:
+    task = FilesTask(name="files", train=Path("train"), validation=Path("dev"), reward=Path("reward.py"))
     tree = replace(samples.finished_tree(), evaluation=None)
 
     assert samples.data(tree, task=task).state is SearchState.FINISHED
@@ -152,7 +153,7 @@ def test_rehearsal_is_simulated_and_training_is_not() -> None:
 
 def test_an_active_best_is_provisional() -> None:
     tree = samples.running_tree()
-    best = replace(tree[3], checkpoints=tree[5 - 1].checkpoints or samples.finished_tree()[5].checkpoints)
+    best = replace(tree[3], checkpoints=samples.finished_tree()[5].checkpoints)
     data = samples.data(tree.replacing(best))
 
     assert data.best is not None
@@ -166,8 +167,8 @@ def test_json_is_plain_stable_and_complete() -> None:
 
     assert plain["format"] == JSON_FORMAT
     assert set(plain) == {
-        "format", "name", "state", "paused", "simulated", "next_step", "generated_at", "best", "test", "nodes", "strategy",
-        "trajectories", "progress", "budget", "device_unit", "controller", "provenance",
+        "format", "name", "state", "paused", "simulated", "next_step", "generated_at", "best", "test", "nodes",
+        "strategy", "trajectories", "progress", "budget", "device_unit", "controller", "provenance",
     }  # fmt: skip
     assert plain["state"] == "running"
     assert plain["budget"][0] == {"name": "iterations", "unit": "iterations", "used": 5, "limit": 8, "left": 3}

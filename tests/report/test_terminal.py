@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import report_samples as samples
 from rich.console import Console
 
 from llmzero_hpc.errors import StorageError
@@ -15,7 +17,6 @@ from llmzero_hpc.report.braille import plot
 from llmzero_hpc.report.terminal import LiveView
 from llmzero_hpc.search.node import CheckpointReference, Node, NodeStatus, TransitionKind
 from llmzero_hpc.search.tree import Tree
-import report_samples as samples
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -91,7 +92,7 @@ def test_a_phase_is_one_line_of_the_tree() -> None:
     assert lines[0].split() == ["●", "0", "scratch", "✓", "completed", "0.568"]
     assert lines[2] == "│ ├─○   3 evolve  ■ stopped early 0.700   rollouts 8>16"
     assert lines[3].startswith("│ └─●   5 evolve  ✓ completed     0.839 ★ response 64>52, lr 5e-4>3.5e-4")
-    assert lines[6] == "├─○     2 evolve  ✗ failed        –       lr 1e-3>0.02, temp 1>1.3"
+    assert lines[6] == "├─○     2 evolve  ✗ failed        –       lr 1e-3>0.02, temp 1>1.3"  # noqa: RUF001 - no score
     assert lines[7] == "└─○     4 debug   ✓ completed     0.640   repairs 2: lr 0.02>1e-3"
     assert len(lines) == 9, "eight phases and what the marks mean"
 
@@ -137,9 +138,7 @@ def test_a_phase_is_shown_with_what_changed_why_and_what_it_reached() -> None:
     assert "0.04 below the best strategy" in text
 
 
-def test_a_phase_shows_its_log_path_where_it_is_given(tmp_path: object) -> None:
-    from pathlib import Path
-
+def test_a_phase_shows_its_log_path_where_it_is_given() -> None:
     assert "/somewhere/trainer.log" in shown(terminal.show_view(samples.finished(), 3, Path("/somewhere/trainer.log")))
 
 
