@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SIMULATED = "SIMULATED: the rehearsal trainer made these numbers up; nothing was trained."
 _BAR = 24
+_CURVES = 7  # lines of the curves of one phase
+_LEAST_TREE = 4
 _STATE_STYLES = {
     SearchState.RUNNING: "bold green",
     SearchState.FINISHED: "bold green",
@@ -59,14 +61,21 @@ def portable(content: RenderableType) -> RenderableType:
     return _Portable(content)
 
 
-def status_view(data: ReportData, height: int | None = None) -> RenderableType:
-    """The whole state at a glance; the tree takes at most `height` lines, None shows all of it."""
+def status_view(data: ReportData, height: int | None = None, plots: int = 2) -> RenderableType:
+    """The whole state at a glance.
+
+    Args:
+        data: with the metrics of the running phases, whose curves are drawn.
+        height: most lines that the tree may take; None shows all of it.
+        plots: of how many running phases curves are drawn, the newest first.
+    """
     from rich.console import Group
 
     parts: list[RenderableType] = [*_head(data), *_budget(data), ""]
     if data.nodes:
         parts += [*tree_lines(data, height), ""]
-    for node in data.active():
+    running = [node for node in data.nodes if node.status is NodeStatus.RUNNING and node.id in data.series]
+    for node in running[-plots:] if plots else []:
         parts += _curves(data, node)
     parts += _sentences("next", data.next_step)
     return portable(Group(*parts))
@@ -157,7 +166,8 @@ def show_view(data: ReportData, node_id: int, log_path: Path | None = None) -> R
                     f"  {attempt.number}  {job}: {ended}{code}, {words.duration(attempt.device_seconds)} of device time"
                 )
             )
-    lines += _curves(data, node)
+    if curves := _curves(data, node):
+        lines += ["", *curves]
     if log_path is not None:
         lines += ["", _field("log", str(log_path))]
     return portable(Group(*lines))
@@ -181,8 +191,11 @@ class LiveView:
 
                 self._content = Text(error.message)
         else:
-            plots = 6 * min(2, sum(node.status is NodeStatus.RUNNING for node in data.nodes))
-            self._content = status_view(data, height=max(5, options.size.height - 13 - plots))
+            running = sum(node.status is NodeStatus.RUNNING for node in data.nodes)
+            frame = console.render_lines(status_view(data, height=0, plots=0), options, pad=False)
+            room = options.size.height - len(frame) - _LEAST_TREE
+            plots = max(0, min(2, running, room // _CURVES))
+            self._content = status_view(data, height=_LEAST_TREE + max(0, room - _CURVES * plots), plots=plots)
         yield from console.render(self._content, options)
 
 
@@ -295,7 +308,7 @@ def _curves(data: ReportData, node: NodeReport) -> list[RenderableType]:
         if node.planned_last_step
         else f"from step {node.first_step}"
     )
-    lines: list[RenderableType] = ["", Text(f"phase {node.id}, {steps}, now at {node.last_step}", style="bold")]
+    lines: list[RenderableType] = [Text(f"phase {node.id}, {steps}, now at {node.last_step}", style="bold")]
     for row in range(height + 1):
         text = Text()
         for index, block in enumerate(blocks):

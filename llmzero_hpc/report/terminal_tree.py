@@ -89,7 +89,8 @@ def _kept(data: ReportData, height: int | None) -> frozenset[int]:
         return frozenset(node.id for node in data.nodes)
     parents = {node.id: node.parent for node in data.nodes}
     kept: set[int] = set()
-    wanted = [node.id for node in data.nodes if node.is_active]
+    wanted = [data.best.node] if data.best else []
+    wanted += [node.id for node in data.nodes if node.is_active]
     wanted += [phase.node for phase in reversed(data.strategy)]
     wanted += [node.id for node in reversed(data.nodes)]
     for node_id in wanted:
@@ -98,6 +99,7 @@ def _kept(data: ReportData, height: int | None) -> frozenset[int]:
         while current is not None and current not in kept:
             line.append(current)
             current = parents[current]
+        # One line is for what was left out.
         if len(kept) + len(line) < height:
             kept.update(line)
     return frozenset(kept)

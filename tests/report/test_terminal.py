@@ -15,7 +15,7 @@ from llmzero_hpc.errors import StorageError
 from llmzero_hpc.report import terminal
 from llmzero_hpc.report.braille import plot
 from llmzero_hpc.report.terminal import LiveView
-from llmzero_hpc.search.node import CheckpointReference, Node, NodeStatus, TransitionKind
+from llmzero_hpc.search.node import CheckpointReference, Node, TransitionKind
 from llmzero_hpc.search.tree import Tree
 
 if TYPE_CHECKING:
@@ -169,12 +169,31 @@ def test_the_live_view_looks_anew_and_survives_a_look_that_fails() -> None:
     assert "finished" in shown(view)
 
 
-def test_the_live_view_fits_the_terminal() -> None:
-    tree = samples.finished_tree()
-    many = [*tree.nodes, *(replace(tree[6], id=number, status=NodeStatus.COMPLETED) for number in range(8, 60))]
-    view = LiveView(lambda: samples.data(Tree(tuple(many))))
+@pytest.mark.parametrize("height", [24, 30, 50])
+def test_the_live_view_fits_the_terminal(height: int) -> None:
+    nodes = list(samples.running_tree().nodes)
+    nodes += [replace(nodes[3], id=number) for number in (5, 6)]
+    nodes += [replace(nodes[0], id=number, parent=number % 4) for number in range(7, 60)]
+    data = samples.data(Tree(tuple(nodes)), trainer="rehearsal", error="the cluster does not answer " * 5)
+    lines = shown(LiveView(lambda: data), height=height).splitlines()
 
-    assert len(shown(view, height=30).splitlines()) <= 30
+    assert len(lines) <= height
+    assert any("★" in line for line in lines), "the best phase is among those that are shown"
+    assert any("now at 101" in line for line in lines), "a curve of a running phase"
+
+
+def test_the_live_view_is_drawn_by_rich_live() -> None:
+    from rich.live import Live
+
+    raw = io.StringIO()
+    looks = iter([samples.running(), *[samples.finished()] * 9])
+    console = Console(file=raw, width=80, height=50, force_terminal=True)
+    with Live(LiveView(lambda: next(looks)), console=console, auto_refresh=False) as live:
+        live.refresh()
+        live.refresh()
+
+    assert "running" in raw.getvalue()
+    assert "finished" in raw.getvalue()
 
 
 def test_a_braille_plot_reaches_its_corners() -> None:
