@@ -109,6 +109,13 @@ def test_the_pace_of_validation_is_quoted_by_thirds() -> None:
     assert pace == "its slope by thirds is 0.02, 0.015, 0.003 a step, its last gain 0.01"
 
 
+def test_a_closing_validation_right_after_another_does_not_look_like_slowing() -> None:
+    points = {10: 0.0, 20: 0.09, 30: 0.24, 31: 0.24}
+    signals = read(Series(tuple(MetricRow(step, {"val_score": score}) for step, score in points.items())))
+    assert firing(signals)[0].name == "progress"
+    assert signals.validation.last == (31, 0.24)
+
+
 def test_noise_alone_is_no_progress() -> None:
     signals = read(validations([0.40, 0.44, 0.38, 0.43, 0.39, 0.44]))
     assert not signals.improving

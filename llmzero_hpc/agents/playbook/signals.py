@@ -8,7 +8,8 @@ each says why it has its value.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import fmean, median, stdev
 
 from llmzero_hpc.search.metrics import VALIDATION_SCORE, Series
@@ -208,7 +209,7 @@ def read(series: Series, strategy: Series | None = None) -> Signals:
     """
     own = series.points(VALIDATION_SCORE)
     start = _inherited(series, strategy)
-    validation = _trend(VALIDATION_SCORE, ((start,) if start else ()) + own) if own else None
+    validation = _trend(VALIDATION_SCORE, _spaced(((start,) if start else ()) + own)) if own else None
     reward = _trend("reward_mean", series.points("reward_mean"))
     improving = validation is not None and validation.rising and not validation.stalled
     silent = _late(series, "zero_std_fraction")
@@ -282,6 +283,12 @@ def _trend(metric: str, points: tuple[Point, ...]) -> Trend | None:
     return Trend(metric, points) if points else None
 
 
+def _spaced(points: tuple[Point, ...]) -> tuple[Point, ...]:
+    """Without the last point but one where the last follows at once: closing a phase is no interval of its own."""
+    gaps = [later[0] - point[0] for point, later in pairwise(points)]
+    return (*points[:-2], points[-1]) if len(gaps) > 1 and gaps[-1] < median(gaps) / 2 else points
+
+
 def _late(series: Series, name: str) -> float | None:
     points = series.points(name)
     return _mean(_thirds(points)[2]) if points else None
@@ -310,9 +317,7 @@ def _collapse(series: Series, validation: Trend | None, reward: Trend | None) ->
     for trend in (validation, reward):
         shift = fallen_to_nothing(trend.points) if trend else None
         if trend and shift:
-            return Shift(
-                trend.metric, shift.before_step, shift.before, shift.after_step, shift.after, onset=shift.onset
-            )
+            return replace(shift, metric=trend.metric)
     broken = next((row for row in series.rows if not all(map(math.isfinite, row.values.values()))), None)
     if broken is not None:
         name = next(name for name, value in broken.values.items() if not math.isfinite(value))
