@@ -130,6 +130,8 @@ class SearchConfig(_Section):
     max_parallel_phases: Annotated[int, Field(ge=1, le=64)] = 1
     max_attempts: Annotated[int, Field(ge=1)] = 5
     """Attempts in a row without a new checkpoint before a phase counts as failed."""
+    pause_after_failures: Annotated[int, Field(ge=1)] = 5
+    """Failed phases in a row after which the search pauses itself until a person has looked."""
     early_stop: EarlyStop = EarlyStop()
     agents: Agents = Agents()
     cluster: LocalClusterConfig = LocalClusterConfig()

@@ -17,6 +17,7 @@ from llmzero_hpc.controller.house import House
 from llmzero_hpc.controller.submission import Submission
 from llmzero_hpc.controller.tick import Controller, Outcome
 from llmzero_hpc.controller.views import Views
+from llmzero_hpc.store import control
 from llmzero_hpc.store.daemon_file import Heartbeat, write_heartbeat
 from llmzero_hpc.store.lease import Lease
 from llmzero_hpc.store.process import boot_id
@@ -53,6 +54,7 @@ class Daemon:
         self._started_at = clock()
         self._ticks = 0
         self._lease = Lease.acquire(directory, clock, take_over=take_over)
+        control.take_stop_request(directory)  # one from before is not meant for this controller
         config = directory.record.config
         trainer = make_trainer(config.trainer)
         cluster = make_cluster(config, directory.root)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from llmzero_hpc.agents.base import Proposal, Repair, StopAnswer
 from llmzero_hpc.controller import questions as q
 from llmzero_hpc.controller.advance import JobReport, Policy, advance_attempt, advance_node, with_progress
-from llmzero_hpc.controller.budget import Account, account
 from llmzero_hpc.controller.desk import Question, QuestionKind
 from llmzero_hpc.controller.judging import Judging
 from llmzero_hpc.controller.progress import Progress
 from llmzero_hpc.errors import ClusterError
+from llmzero_hpc.search.budget import Account, account
 from llmzero_hpc.search.growth import settle
 from llmzero_hpc.search.node import CheckpointReference, Ending, Node, NodeStatus, StopDecision, TransitionKind
 from llmzero_hpc.search.selection import Standstill, select
@@ -197,6 +197,19 @@ class Controller:
         score = "no score" if node.score is None else f"best validation {node.score:.4f}"
         self._say("phase", f"{node.status.value}, {score}" + (f": {node.problem}" if node.problem else ""), node.id)
         self._house.views.request()
+        if node.status is NodeStatus.FAILED:
+            self._pause_if_stalled()
+
+    def _pause_if_stalled(self) -> None:
+        """Phases that fail one after another have a cause that no configuration mends: that is for a person to see."""
+        newest = [node for node in self.tree if node.status.is_final][-self._config.pause_after_failures :]
+        stalled = len(newest) == self._config.pause_after_failures and all(
+            node.status is NodeStatus.FAILED for node in newest
+        )
+        if stalled and not control.is_paused(self._directory):
+            control.request_pause(self._directory)
+            log = self._directory.phase(newest[-1].id).path
+            self._say("stall", f"the last {len(newest)} phases failed, so the search is paused; see {log}")
 
     # Agents
 

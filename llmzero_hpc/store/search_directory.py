@@ -67,12 +67,12 @@ class SearchDirectory:
     """The folder of one search. Reading needs no lease; only the holder of the lease writes the tree.
 
     Attributes:
-        root: the folder itself.
+        root: the folder itself, absolute: jobs run in other folders than the controller.
     """
 
     def __init__(self, root: Path, record: SearchRecord) -> None:
         """Use `create` or `open`."""
-        self.root = root
+        self.root = root.absolute()
         self._record = record
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, with the controller killed in between: no job doubled, none orphaned, none lost."""
+"""Whatever happens in whatever order, with kills in between: no job doubled, none orphaned, none lost."""
 
 from __future__ import annotations
 

@@ -81,9 +81,7 @@ def _step(count: list[int], die_at: int | None) -> None:
 
 
 @pytest.mark.slow
-def test_an_interruption_at_any_durable_call_changes_no_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interruption_at_any_durable_call_changes_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_config(early_stop={"interval_seconds": 0, "first_step": 2}, budget={"iterations": 4})
     with monkeypatch.context() as patched:
         whole = World(tmp_path / "whole", config)

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -21,6 +20,7 @@ from llmzero_hpc.store.search_directory import SearchDirectory, SearchRecord
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.process import BaseProcess
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 

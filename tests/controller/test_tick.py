@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from controller_world import World, small_config
 
-from llmzero_hpc.agents.base import Proposal, ProposalRequest, Repair, StopAnswer, StopRequest
+from llmzero_hpc.agents.base import FailureRequest, Proposal, ProposalRequest, Repair, StopAnswer, StopRequest
 from llmzero_hpc.agents.playbook import Playbook
 from llmzero_hpc.cluster.base import JobState
 from llmzero_hpc.errors import LeaseError
 from llmzero_hpc.search.node import Ending, NodeStatus, TransitionKind
 from llmzero_hpc.store import control
+from llmzero_hpc.store.events import read_events
 from llmzero_hpc.store.lease import Lease
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from llmzero_hpc.agents.base import Agents
+    from llmzero_hpc.cluster.base import JobRequest
+    from llmzero_hpc.search.node import Job
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def test_the_intent_is_on_disk_before_the_cluster_is_asked(world: World) -> None
     seen: list[NodeStatus] = []
     submit = world.cluster.submit
 
-    def spying(request):  # type: ignore[no-untyped-def]
+    def spying(request: JobRequest) -> Job:
         seen.append(world.tree[0].status)
         assert world.tree[0].attempts[-1].name == request.name
         return submit(request)
@@ -262,7 +264,7 @@ def test_no_unusable_answer_reaches_the_cluster(tmp_path: Path, kind: str) -> No
 
 def test_an_unusable_repair_is_replaced(tmp_path: Path) -> None:
     class BadRepair(Playbook):
-        def repair(self, request):  # type: ignore[no-untyped-def]
+        def repair(self, request: FailureRequest) -> Repair:
             answer = super().repair(request)
             return Repair(answer.configuration.changed(batch_size=-1), answer.rationale)
 
@@ -377,3 +379,26 @@ def test_a_phase_whose_job_ended_without_any_score_is_completed_and_terminal(wor
     assert world.tree[0].status is NodeStatus.COMPLETED
     assert world.tree[0].score is None
     assert outcome.finished, "nothing can be expanded"
+
+
+def test_failures_in_a_row_pause_the_search_for_a_person(tmp_path: Path) -> None:
+    world = World(tmp_path / "s", small_config(budget={"iterations": 50}, pause_after_failures=3))
+    for _ in range(12):
+        outcome = world.tick()
+        for job in world.live():
+            world.train(job, [])
+            world.end(job, "error", 1)
+    assert len(world.tree) == 3
+    assert "paused" in outcome.waiting_for
+    assert any(event.kind == "stall" for event in read_events(world.directory))
+    control.clear_pause(world.directory)
+    world.tick()
+    assert len(world.tree) == 4, "a person may go on"
+
+
+def test_a_relative_folder_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    world = World(Path("state") / "s", small_config(budget={"iterations": 1}))
+    world.tick()
+    assert world.live()[0].request.directory == tmp_path / "state" / "s" / "phases" / "0000" / "attempts" / "1"
+    assert world.finish([0.4]).finished

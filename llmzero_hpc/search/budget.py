@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from llmzero_hpc.config import Budget
     from llmzero_hpc.search.tree import Tree
 
 _HOUR = 3600.0
+
+
+class Limits(Protocol):
+    """What a search may use; None is no limit. Device hours are GPU-hours, or CPU-hours without a GPU."""
+
+    @property
+    def iterations(self) -> int: ...
+    @property
+    def device_hours(self) -> float | None: ...
+    @property
+    def deadline_hours(self) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,7 @@ class Account:
         return None
 
 
-def account(tree: Tree, budget: Budget, created_at: float, now: float) -> Account:
+def account(tree: Tree, budget: Limits, created_at: float, now: float) -> Account:
     """The state of the budget at `now`."""
     used = tree.device_seconds()
     expected = max((node.device_seconds for node in tree if node.status.is_final), default=0.0)
