@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from llmzero_hpc.errors import SearchNotFoundError
 
 if TYPE_CHECKING:
+    from llmzero_hpc.search.node import Node
     from llmzero_hpc.store.search_directory import SearchDirectory
 
 StateOption = Annotated[
@@ -21,23 +23,65 @@ SearchArgument = Annotated[
     str | None,
     typer.Argument(metavar="[SEARCH]", help="Name or folder of a search; may be left out when there is only one."),
 ]
+NodeArgument = Annotated[int, typer.Argument(metavar="N", help="Number of the phase.", min=0)]
 
 
 def locate(search: str | None, state: Path) -> SearchDirectory:
     """The search of that name or folder, or the only one there is.
 
+    Its root is absolute: jobs run in folders of their own and are told paths below it.
+
     Raises:
-        SearchNotFoundError: there is none, or several and none was named.
+        SearchNotFoundError: there is none of that name, or none at all, or several and none was named.
     """
+    from llmzero_hpc.store.atomic import refusals
     from llmzero_hpc.store.search_directory import SearchDirectory
 
+    with refusals("reading", state):
+        found = sorted(path.parent for path in state.glob("*/search.json"))
+    names = [path.name for path in found]
     if search is not None:
         folder = state / search
-        return SearchDirectory.open(folder if folder.is_dir() else Path(search))
-    found = sorted(path.parent for path in state.glob("*/search.json"))
+        if search not in names:
+            with refusals("reading", Path(search)):
+                there = Path(search).is_dir()
+            if not there and not folder.exists():
+                raise SearchNotFoundError(f"there is no search {search!r} in {state}", _advice(search, names))
+            folder = Path(search) if there else folder
+        return SearchDirectory.open(folder.absolute())
     if len(found) == 1:
-        return SearchDirectory.open(found[0])
+        return SearchDirectory.open(found[0].absolute())
     if not found:
-        raise SearchNotFoundError(f"there is no search in {state}", "`llmzero-hpc demo` or `llmzero-hpc run` makes one")
-    names = ", ".join(path.name for path in found)
-    raise SearchNotFoundError(f"there are several searches in {state}: {names}", "say which one you mean")
+        what = "is a file, not a folder of searches" if state.is_file() else "holds no search"
+        raise SearchNotFoundError(f"{state} {what}", _advice("", names))
+    raise SearchNotFoundError(f"{state} holds {len(found)} searches", f"say which one you mean: {', '.join(names)}")
+
+
+def existing_node(directory: SearchDirectory, node: int) -> Node:
+    """A node of the tree by its number.
+
+    Raises:
+        SearchNotFoundError: the tree has no such node.
+    """
+    nodes = directory.read_tree()
+    if node < len(nodes):
+        return nodes[node]
+    name = directory.record.config.name
+    if not len(nodes):
+        raise SearchNotFoundError(
+            f"there is no node {node}: {name} has no phase yet", f"`llmzero-hpc run {name}` starts the first"
+        )
+    raise SearchNotFoundError(
+        f"there is no node {node}; {name} has "
+        + ("node 0 only" if len(nodes) == 1 else f"nodes 0 to {len(nodes) - 1}"),
+        f"`llmzero-hpc tree {name}` shows them",
+    )
+
+
+def _advice(search: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(search, names, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    if names:
+        return f"there are {', '.join(names)}; another folder of searches is given by --state"
+    return "`llmzero-hpc demo` or `llmzero-hpc run search.yaml` makes one; --state names another folder of searches"

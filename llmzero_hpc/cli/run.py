@@ -55,7 +55,7 @@ def run(
     if dry_run:
         _show_plan(config, as_json=as_json)
         return
-    _drive(_opened(config, state / config.name), take_over=take_over)
+    _drive(_opened(config, state.absolute() / config.name), take_over=take_over)
 
 
 def tick(search: SearchArgument = None, state: StateOption = DEFAULT_STATE, take_over: TakeOverOption = False) -> None:
@@ -83,7 +83,7 @@ def demo(
     )
     typer.echo("A search over GRPO training phases. The policy is tiny, the training is real, and proposals come from")
     typer.echo("the playbook: rules over the metrics, no language model. Ctrl-C stops; the same command goes on.\n")
-    _drive(_opened(config, state / name))
+    _drive(_opened(config, state.absolute() / name))
 
 
 def _opened(config: SearchConfig, root: Path) -> SearchDirectory:
