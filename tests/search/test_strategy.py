@@ -79,6 +79,8 @@ def test_steps_after_a_stop_decision_do_not_count() -> None:
     grown = three_phases()
     grown = grown.replacing(replace(grown[2], stop=StopDecision(55, "flat", "playbook", 0.0)))
     assert spans(path(grown, 2))[-1] == (2, 41, 55)
+    grown = grown.replacing(replace(grown[2], stop=StopDecision(65, "flat", "playbook", 0.0)))
+    assert spans(path(grown, 2))[-1] == (2, 41, 60)
 
 
 def test_a_scratch_phase_is_a_strategy_of_its_own_wherever_it_hangs() -> None:
@@ -93,6 +95,8 @@ def test_series_are_cut_where_the_next_phase_resumes() -> None:
     phases = path(three_phases(), 2)
     whole = concatenated(zip(phases, (series(10, 30, 0.0), series(30, 50, 1.0), series(50, 60, 2.0)), strict=True))
     assert whole.points("kl") == ((10, 0.0), (20, 0.0), (30, 1.0), (40, 1.0), (50, 2.0), (60, 2.0))
+    # Rows before a phase's first step are not its own.
+    assert concatenated([(phases[1], series(10, 50, 1.0))]).points("kl") == ((30, 1.0), (40, 1.0))
 
 
 def test_a_strategy_keeps_its_fixed_parameters() -> None:
