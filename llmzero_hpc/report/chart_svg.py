@@ -166,6 +166,12 @@ def _path(points: Sequence[Point], *, stepped: bool) -> str:
     return f"M{first[0]:g} {first[1]:g}" + "".join(f"L{x:g} {y:g}" for x, y in rest)
 
 
+def trajectory_width(trajectory: Trajectory) -> float:
+    """The least width, in pixels, at which the values on a trajectory's chart do not touch."""
+    longest = max((len(words.number(value)) for value in trajectory.values), default=0)
+    return 24 + max(64.0, 9.6 * longest + 6) * len(trajectory.values)
+
+
 def trajectory_chart(trajectory: Trajectory, phases: Sequence[int]) -> str:
     """A hyperparameter along the strategy: a level for each phase with its value written on it."""
     numbers = [value for value in trajectory.values if isinstance(value, int | float) and not isinstance(value, bool)]
@@ -176,8 +182,8 @@ def trajectory_chart(trajectory: Trajectory, phases: Sequence[int]) -> str:
     levels = [math.log10(value) for value in numbers] if logarithmic else [float(value) for value in numbers]
     low, high = padded(levels)
     written = [words.number(value) for value in trajectory.values]
-    least = max(64.0, 9.6 * max(len(text) for text in written) + 6)
-    slot = max(least, (_WIDTH - 24) / max(3, len(levels)))
+    narrowest = trajectory_width(trajectory)
+    slot = max((narrowest - 24) / len(levels), (_WIDTH - 24) / max(3, len(levels)))
     width, height, top, bottom = 24 + slot * len(levels), 128, 30, 34
     tops = [round(top + (high - level) / (high - low) * (height - top - bottom), 1) for level in levels]
     edges = [12 + slot * index for index in range(len(levels) + 1)]
@@ -185,10 +191,9 @@ def trajectory_chart(trajectory: Trajectory, phases: Sequence[int]) -> str:
         f"V{y:g}H{edges[index + 1]:g}" for index, y in enumerate(tops) if index
     )
     title = escape(f"{trajectory.name}: " + ", ".join(written))
-    narrowest = min(width, 24 + least * len(levels))
     parts = [
-        f'<svg class="chart" viewBox="0 0 {width:g} {height}" style="min-width:{narrowest:g}px" role="img"',
-        f' aria-label="{title}"><title>{title}</title><path class="line blue" d="{path}"/>',
+        f'<svg class="chart" viewBox="0 0 {width:g} {height}" style="min-width:{narrowest:g}px;max-width:{width:g}px"',
+        f' role="img" aria-label="{title}"><title>{title}</title><path class="line blue" d="{path}"/>',
     ]
     for index, (text, y) in enumerate(zip(written, tops, strict=True)):
         middle = (edges[index] + edges[index + 1]) / 2

@@ -333,7 +333,8 @@ def _next_step(
     state: SearchState, nodes: tuple[NodeReport, ...], controller: ControllerReport, budget: tuple[BudgetLine, ...]
 ) -> str:
     if state is SearchState.FINISHED:
-        return "Nothing: the search is over."
+        spent = any(line.left == 0 for line in budget)
+        return "Nothing: the search is over." if spent else "Nothing: no phase is left to expand, the search is over."
     if state is SearchState.PAUSED:
         return "Running phases go on, nothing new starts; `llmzero-hpc resume` lifts the pause."
     if state is SearchState.NOT_STARTED:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.report import words
-from llmzero_hpc.report.chart_svg import Boundary, Line, line_chart, trajectory_chart
+from llmzero_hpc.report.chart_svg import Boundary, Line, line_chart, trajectory_chart, trajectory_width
 from llmzero_hpc.report.data import Trajectory
 from llmzero_hpc.report.tree_svg import render_tree
 
@@ -44,6 +44,11 @@ class ParameterClassView:
     charts: tuple[tuple[Trajectory, str], ...]
     changed: tuple[Trajectory, ...]
     constant: tuple[Trajectory, ...]
+
+    @property
+    def column(self) -> int:
+        """Width, in pixels, from which on every chart shows all its phases."""
+        return round(max([330.0, *(trajectory_width(trajectory) + 8 for trajectory, _ in self.charts)]))
 
     @property
     def reversals(self) -> int:

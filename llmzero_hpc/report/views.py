@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _MEMORY = "views.json"
 _STRATEGY = "strategy"
+_NICENESS = 10  # pictures wait for training and for the other users of a login node
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m llmzero_hpc.report.views <folder of a search>\n")
         return 2
+    os.nice(_NICENESS)
     try:
         refresh(Path(arguments[0]))
     except LLMZeroError as error:

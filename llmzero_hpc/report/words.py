@@ -100,7 +100,11 @@ def gain(value: float | None) -> str:
 
 def hours(value: float) -> str:
     """Hours with as many decimals as say something."""
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.3f}"  # noqa: PLR2004
+    if value >= 10:  # noqa: PLR2004 - tenths are enough
+        return f"{value:.1f}"
+    if value >= 0.1 or value == 0:  # noqa: PLR2004
+        return f"{value:.2f}"
+    return f"{value:.3f}" if value >= 0.01 else f"{value:.2g}"  # noqa: PLR2004
 
 
 def duration(seconds: float) -> str:

@@ -139,6 +139,14 @@ def test_a_search_is_finished_when_its_test_score_is_there_whatever_the_controll
     assert samples.data(Tree(), pulse_age=None).state is SearchState.NOT_STARTED
 
 
+def test_an_exhausted_search_is_finished_and_says_so() -> None:
+    first = replace(samples.finished_tree()[0], checkpoints=())
+    data = samples.data(Tree((first,)))
+
+    assert data.state is SearchState.FINISHED
+    assert data.next_step == "Nothing: no phase is left to expand, the search is over."
+
+
 def test_without_a_test_split_a_search_ends_with_its_budget() -> None:
     task = FilesTask(name="files", train=Path("train"), validation=Path("dev"), reward=Path("reward.py"))
     tree = replace(samples.finished_tree(), evaluation=None)
