@@ -55,7 +55,7 @@ class Search(RuleBasedStateMachine):
     def active(self) -> list[Node]:
         return [node for node in self.tree if not node.status.is_final]
 
-    @precondition(lambda self: len(self.active()) < self.slots and len(self.tree) < 40)
+    @precondition(lambda self: len(self.active()) < self.slots)
     @rule(data=st.data())
     def fill_a_slot(self, data: DataObject) -> None:
         oracle, decision = self.oracle(), select(self.tree, self.rules)
