@@ -22,7 +22,7 @@ class Sibling:
 
 @dataclass(frozen=True, slots=True)
 class ProposalRequest:
-    """A question to the proposer (section 3.4): what should the next phase after `parent` be?
+    """A question to the proposer (section 3.4): what the next phase after `parent` should be.
 
     `series` is the parent's own phase; `strategy` the whole concatenated trajectory that ends with it.
     For a scratch phase `checkpoints` is empty: checkpoint information is withheld (section 3.3).
@@ -56,7 +56,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class StopRequest:
-    """A question to the early stopper (section 3.5): can this phase still overtake the best strategy?
+    """A question to the early stopper (section 3.5): whether this phase can still overtake the best strategy.
 
     `series` holds the running phase so far, `strategy` the trajectory that it extends (itself included), `best` the
     trajectory of the best completed strategy, aligned on strategy steps.
@@ -82,7 +82,7 @@ class StopAnswer:
 
 @dataclass(frozen=True, slots=True)
 class FailureRequest:
-    """A question to the error analyzer: why did this phase fail, and what would repair it?"""
+    """A question to the error analyzer: why this phase failed, and what would repair it."""
 
     node: Node
     exit_code: int | None

@@ -154,3 +154,11 @@ def test_signals_default_to_nothing_seen() -> None:
     assert Signals() == Signals(rows=0)
     assert not Signals().improving
     assert set(HEALTHY) >= {"kl", "entropy", "grad_norm"}
+
+
+def test_kl_that_leaves_zero_while_the_policy_learns_is_no_spike() -> None:
+    learning = {"val_score": lambda t: 0.6 * t, "reward_mean": lambda t: 0.6 * t}
+    leaving_zero = {"kl": lambda t: 1e-4 + 0.1 * t**3}
+    assert read(phase({**learning, **leaving_zero})).kl_spike is None
+    jump = {"kl": lambda t: 0.004 if t < 0.8 else 0.1}
+    assert read(phase({**learning, **jump})).kl_spike is not None

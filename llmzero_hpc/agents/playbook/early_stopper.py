@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from llmzero_hpc.agents.base import StopAnswer, StopRequest
-from llmzero_hpc.agents.playbook.signals import Point, fallen_to_nothing, scatter
+from llmzero_hpc.agents.playbook.trend import Point, fallen_to_nothing, scatter
 from llmzero_hpc.search.metrics import VALIDATION_SCORE, Series
 
 AUTHOR = "playbook"

@@ -13,7 +13,6 @@ from enum import StrEnum
 
 from llmzero_hpc.agents.playbook.moves import Move
 from llmzero_hpc.agents.playbook.signals import (
-    COLLAPSED,
     ENTROPY_COLLAPSE,
     EXPLOSION,
     GRADIENT_VANISHED,
@@ -24,6 +23,7 @@ from llmzero_hpc.agents.playbook.signals import (
     TRUNCATED,
     Signals,
 )
+from llmzero_hpc.agents.playbook.trend import COLLAPSED
 
 KL_START = 1e-3
 """Where a KL coefficient of zero begins when it is raised: the paper's practitioner default."""
@@ -145,7 +145,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "kl_spike",
         "The policy runs away from the base model, which precedes a fall of validation by one or two phases.",
-        f"late KL is {KL_SPIKE:g} times its earlier level ({KL_LARGE_SPIKE:g} times while validation rises) and above "
+        f"late KL is {KL_SPIKE:g} times its earlier level (while validation rises: {KL_LARGE_SPIKE:g} times the middle third's) and above "
         f"{KL_NOTICEABLE:g} nats a token",
         "section 4.3.1 (ChemCoT phase 3): '16x KL loss spike' answered by a '5x KL penalty increase'",
         Stance.TIGHTEN, Resume.BEFORE_DAMAGE, reversible=False,
