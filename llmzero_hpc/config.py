@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from llmzero_hpc.errors import ConfigurationError
+from llmzero_hpc.mistakes import Mistake, closest, explained
 from llmzero_hpc.search.configuration import Bounds, Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
 from llmzero_hpc.search.rules import Rules
@@ -153,23 +154,52 @@ class SearchConfig(_Section):
     @field_validator("configuration", mode="before")
     @classmethod
     def _known_hyperparameters(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            for key in value:
-                if key not in HYPERPARAMETERS and key != "overrides":
-                    raise ValueError(_unknown(f"hyperparameter {key!r}", str(key), [*HYPERPARAMETERS, "overrides"]))
+        for key in value if isinstance(value, dict) else ():
+            if key not in HYPERPARAMETERS and key != "overrides":
+                raise Mistake(
+                    f"configuration.{key} is no hyperparameter", closest(key, [*HYPERPARAMETERS, "overrides"])
+                )
+        overrides = value.get("overrides") if isinstance(value, dict) else None
+        for key, wanted in overrides.items() if isinstance(overrides, dict) else ():
+            if not isinstance(wanted, bool | int | float | str):
+                raise Mistake(f"configuration.overrides.{key}: expected a number, text, true or false")
         return value
 
     @model_validator(mode="after")
     def _values_in_bounds(self) -> SearchConfig:
         for key, own in self.bounds.items():
             if key not in HYPERPARAMETERS:
-                raise ValueError(_unknown(f"hyperparameter {key!r} in bounds", key, list(HYPERPARAMETERS)))
+                raise Mistake(f"bounds.{key} is no hyperparameter", closest(key, list(HYPERPARAMETERS)))
+            if HYPERPARAMETERS[key].kind in {bool, str}:
+                raise Mistake(f"bounds.{key}: {key} is no number, so it has no bounds", "remove it")
+            for side, limit in (("low", own.low), ("high", own.high)):
+                if limit is not None and not math.isfinite(limit):
+                    raise Mistake(f"bounds.{key}.{side}: {limit} is no limit", "leave it out for none of your own")
             if own.low is not None and own.high is not None and own.low > own.high:
-                raise ValueError(f"bounds.{key}: low {own.low:g} is above high {own.high:g}")
-        problems = self.configuration.problems(self.bounds)
-        if problems:
-            raise ValueError("configuration." + problems[0])
+                raise Mistake(f"bounds.{key}: low {own.low:g} is above high {own.high:g}")
+        for problem in self.configuration.problems():
+            raise Mistake(f"configuration.{problem}", "docs/hyperparameters.md lists what each may be")
+        for problem in self.configuration.problems(self.bounds):
+            key = problem.partition(":")[0]
+            raise Mistake(f"configuration.{problem}", f"the search starts within its bounds: see bounds.{key}")
         return self
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without its silent trap: of two equal keys, the first would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping; a key that stands twice is an error."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_INIT = "`llmzero-hpc init FOLDER` writes one to start from"
 
 
 def load(path: Path) -> SearchConfig:
@@ -179,11 +209,15 @@ def load(path: Path) -> SearchConfig:
         ConfigurationError: the file is not there, not YAML, or wrong somewhere; the message says where.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ConfigurationError(f"{path} is not there", "`llmzero-hpc init` writes one to start from") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+        raise ConfigurationError(f"{path} is not there", _INIT) from None
+    except IsADirectoryError:
+        raise ConfigurationError(f"{path} is a folder, not a file", _INIT) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is not UTF-8 text", "save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from None
     config = load_text(text, str(path))
     return _with_absolute_paths(config, path.resolve().parent)
 
@@ -195,17 +229,21 @@ def load_text(text: str, source: str) -> SearchConfig:
         ConfigurationError: it is not YAML, or wrong somewhere; the message says where.
     """
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, _Loader)  # noqa: S506 - derived from SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigurationError(f"{source}{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
+        problem = " ".join((getattr(error, "problem", None) or str(error)).split())
+        raise ConfigurationError(f"{source}{where}: not valid YAML: {problem}") from None
+    if data is None:
+        raise ConfigurationError(f"{source} is empty", _INIT)
     if not isinstance(data, dict):
-        raise ConfigurationError(f"{source}: holds no settings", "`llmzero-hpc init` writes one to start from")
+        raise ConfigurationError(f"{source} holds no settings: it is no list of `key: value`", _INIT)
     try:
         return SearchConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigurationError(f"{source}: {_first_line(error)}") from None
+        message, next_step = explained(error.errors(), SearchConfig)
+        raise ConfigurationError(f"{source}: {message}", next_step) from None
 
 
 def _with_absolute_paths(config: SearchConfig, folder: Path) -> SearchConfig:
@@ -219,30 +257,3 @@ def _with_absolute_paths(config: SearchConfig, folder: Path) -> SearchConfig:
         }
         task = task.model_copy(update=paths)
     return config.model_copy(update={"model": model, "task": task})
-
-
-def _first_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return _unknown(f"unknown key {where!r}", str(first["loc"][-1]), _siblings(first["loc"]))
-    if first["type"] == "missing":
-        return f"{where} is missing"
-    message = first["msg"].removeprefix("Value error, ")
-    if not where or message.startswith(where):
-        return message
-    shown = repr(first["input"])
-    return f"{where}: {message}" + (f" (found {shown})" if len(shown) <= 40 else "")  # noqa: PLR2004 - a readable line
-
-
-def _siblings(location: tuple[int | str, ...]) -> list[str]:
-    section: Any = SearchConfig
-    for part in location[:-1]:
-        field = getattr(section, "model_fields", {}).get(part)
-        section = getattr(field, "annotation", None)
-    return list(getattr(section, "model_fields", {}))
-
-
-def _unknown(what: str, name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"{what} is unknown" + (f"; did you mean {close[0]!r}?" if close else "")
