@@ -151,12 +151,13 @@ class Controller:
         seen: dict[str, JobObservation] = {}
         answered = not jobs or self._ask_cluster(lambda: seen.update(self._house.cluster.observe(jobs)))
         now = self._clock()
-        for node in self.tree.active():
+        for node_id in [node.id for node in self.tree.active()]:
+            node = self.tree[node_id]  # the end of one may prune another
             if node.attempt is not None and node.status is not NodeStatus.PROPOSED:
                 folder = self._directory.phase(node.id)
                 attempt = self._advanced(node.attempt, folder, seen, now=now, answered=answered)
                 series, complete = self._progress.observe(node)
-                node = with_progress(node, series, complete)  # noqa: PLW2901 - the same node, later
+                node = with_progress(node, series, complete)
                 hold = attempt.is_over and self._can_be_judged(node) and self._judging.owes(node, now)
                 self._take_in(advance_node(node, attempt, self._policy, hold=hold))
         if self.tree.evaluation and not self.tree.evaluation.is_over and self.tree.evaluation.attempts:
@@ -326,7 +327,8 @@ class Controller:
                 self._say("submit", node.attempts[-1].name, node.id)
 
     def _end_active_phases(self, reason: str) -> None:
-        for node in self.tree.active():
+        for node_id in [node.id for node in self.tree.active()]:
+            node = self.tree[node_id]
             if node.status in {NodeStatus.PLANNED, NodeStatus.PROPOSED}:
                 status = NodeStatus.EARLY_STOPPED if node.attempts else NodeStatus.CANCELLED
                 self._settle(replace(node, status=status, problem=reason))

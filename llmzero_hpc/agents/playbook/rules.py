@@ -145,7 +145,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "kl_spike",
         "The policy runs away from the base model, which precedes a fall of validation by one or two phases.",
-        f"late KL is {KL_SPIKE:g} times its earlier level (while validation rises: {KL_LARGE_SPIKE:g} times the middle third's) and above "
+        f"late KL is {KL_SPIKE:g} times its earlier level (while validation rises: "
+        f"{KL_LARGE_SPIKE:g} times the middle third's) and above "
         f"{KL_NOTICEABLE:g} nats a token",
         "section 4.3.1 (ChemCoT phase 3): '16x KL loss spike' answered by a '5x KL penalty increase'",
         Stance.TIGHTEN, Resume.BEFORE_DAMAGE, reversible=False,
