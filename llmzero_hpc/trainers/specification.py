@@ -21,7 +21,7 @@ _Specification = TypeVar("_Specification", PhaseSpec, EvaluationSpec)
 def write_specification(path: Path, specification: PhaseSpec | EvaluationSpec) -> None:
     """Write a specification as YAML, by rename; `read_phase` and `read_evaluation` return an equal one."""
     data = _ADAPTERS[type(specification)].dump_python(specification, mode="json")
-    write_bytes(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120).encode())
+    write_bytes(path, yaml.safe_dump(data, sort_keys=False, width=120).encode())
 
 
 def read_phase(path: Path) -> PhaseSpec:

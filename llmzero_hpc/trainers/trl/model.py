@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.trainers.checkpoints import ADAPTER_FILES, is_adapter
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from llmzero_hpc.tasks.base import Row
     from llmzero_hpc.trainers.base import PhaseSpec
 
+_TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
 
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder, padding on the left.
@@ -26,6 +28,9 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        # transformers would make an empty one from the model's type.
+        raise ConfigurationError(f"model: {folder} holds no tokenizer ({', '.join(_TOKENIZER_FILES)})")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", local_files_only=True)
     except (OSError, ValueError, KeyError) as error:

@@ -52,7 +52,9 @@ class TrlTrainer(Trainer):
             rows = task.rows(split)
             if not rows:
                 raise ConfigurationError(f"task: there are no {split} rows")
-            _check_rows(config, split, rows, prompt_tokens(tokenizer, rows))
+            if len({isinstance(row.prompt, str) for row in rows}) > 1:
+                raise ConfigurationError(f"task: some {split} prompts are text, some are messages; make them all one")
+            _check_prompts(config, split, prompt_tokens(tokenizer, rows))
             _check_rewards(task, rows)
         batch, available = config.configuration.batch_size, len(task.rows(Split.TRAIN))
         if batch > available:
@@ -100,11 +102,8 @@ def _check_packages(hardware: Hardware) -> None:
             )
 
 
-def _check_rows(config: SearchConfig, split: Split, rows: Sequence[Row], prompts: list[list[int]]) -> None:
+def _check_prompts(config: SearchConfig, split: Split, prompts: list[list[int]]) -> None:
     limit = config.task.max_prompt_length if isinstance(config.task, FilesTask) else None
-    kinds = {isinstance(row.prompt, str) for row in rows}
-    if len(kinds) > 1:
-        raise ConfigurationError(f"task: some {split} prompts are text and some are messages; make them all one")
     for number, tokens in enumerate(prompts, 1):
         if not tokens:
             raise ConfigurationError(f"task: the prompt of {split} row {number} has no tokens")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from trl_phases import SMALL
 
 from llmzero_hpc.config import FilesTask, Hardware, Rehearsal
-from llmzero_hpc.search.configuration import Configuration
 from llmzero_hpc.tasks.base import Split
 from llmzero_hpc.tasks.chains.policy import Recipe, build_policy
 from llmzero_hpc.tasks.chains.task import ChainArithmetic
@@ -19,6 +18,9 @@ from llmzero_hpc.trainers.base import PhaseSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from llmzero_hpc.search.configuration import Configuration
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,25 +31,19 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     return sum(character in "13579" for character in solution_str) / 8
 """
 
-SMALL = Configuration(
-    max_response_length=6,
-    rollouts=4,
-    learning_rate=1e-2,
-    kl_coefficient=0.0,
-    batch_size=4,
-    mini_batches=2,
-    epochs=1.0,
-    advantage_normalization=True,
-    lora_rank=4,
-    lora_alpha=8,
-)
-
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     recipe = Recipe(
-        derivation_steps=10, text_steps=2, text_batch=8, layers=1, width=16, feed_forward=32, heads=2, key_value_heads=1
+        derivation_steps=80,
+        text_steps=10,
+        text_batch=8,
+        layers=1,
+        width=32,
+        feed_forward=64,
+        heads=2,
+        key_value_heads=1,
     )
     build_policy(folder, recipe=recipe)
     return folder

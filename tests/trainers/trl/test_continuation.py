@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from phases import adapters, attempt_of, killed_at, metrics, run
+from trl_phases import adapters, attempt_of, killed_at, metrics, run
 
 from llmzero_hpc.trainers.checkpoints import saved_steps
 from llmzero_hpc.trainers.specification import write_specification

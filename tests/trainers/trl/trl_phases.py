@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmzero_hpc.search.configuration import Configuration
 from llmzero_hpc.store.metrics_log import MetricsWriter, read_series
 from llmzero_hpc.store.phase_directory import AttemptDirectory
 from llmzero_hpc.trainers.checkpoints import checkpoint_path, complete_checkpoints
@@ -16,6 +17,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llmzero_hpc.trainers.base import PhaseSpec
+
+SMALL = Configuration(
+    max_response_length=6,
+    rollouts=4,
+    learning_rate=1e-2,
+    kl_coefficient=0.0,
+    batch_size=4,
+    mini_batches=2,
+    epochs=1.0,
+    advantage_normalization=True,
+    lora_rank=4,
+    lora_alpha=8,
+)
 
 CLOCKED = {"step_seconds", "tokens_per_second"}
 

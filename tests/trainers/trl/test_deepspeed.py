@@ -1,0 +1,52 @@
+"""ZeRO 2 makes real steps on a CPU, and continues itself; nothing else of DeepSpeed can run without GPUs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from trl_phases import adapters, attempt_of, metrics
+
+from llmzero_hpc.config import Hardware
+from llmzero_hpc.trainers.specification import write_specification
+from llmzero_hpc.trainers.trl.trainer import TrlTrainer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llmzero_hpc.trainers.base import PhaseSpec
+
+pytestmark = [pytest.mark.training, pytest.mark.slow]
+
+
+def command(spec: PhaseSpec, attempt: int) -> None:
+    """Runs an attempt by the command; building DeepSpeed's CPU operator takes a minute the first time."""
+    file = spec.checkpoints.parent / "config.yaml"
+    directory = attempt_of(spec, attempt).path
+    write_specification(file, spec)
+    plan = TrlTrainer().plan(file, directory)
+    done = subprocess.run(
+        plan.command, env={**os.environ, **plan.environment}, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_zero_2_trains_three_steps_and_continues_from_its_own_state(make_spec: Callable[..., PhaseSpec]) -> None:
+    pytest.importorskip("deepspeed")
+    hardware = Hardware(device="cpu", deepspeed_stage=2)
+    whole = make_spec("whole", hardware=hardware, total_steps=3, validate_every_steps=2)
+    command(whole, 1)
+    assert list(adapters(whole)) == [2, 3]
+    assert metrics(whole)[3]["grad_norm"] > 0
+    assert "val_score" in metrics(whole)[3]
+
+    broken = make_spec("broken", hardware=hardware, total_steps=2, validate_every_steps=2)
+    command(broken, 1)
+    shutil.rmtree(broken.checkpoints / "step_2")
+    # The rest of a phase that was killed after its second step.
+    broken = make_spec("broken", hardware=hardware, total_steps=3, validate_every_steps=2)
+    command(broken, 2)
+    assert adapters(broken)[3] == adapters(whole)[3]
