@@ -23,6 +23,7 @@ from llmzero_hpc.report.data import (
     Trajectory,
 )
 from llmzero_hpc.search import strategy as strategies
+from llmzero_hpc.search.budget import account
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
 from llmzero_hpc.search.node import NodeStatus, TransitionKind
 from llmzero_hpc.search.selection import Standstill, select
@@ -96,13 +97,14 @@ def collect(
         waiting_for=words.plain(pulse.waiting_for) if pulse else "",
         cluster_calls=pulse.cluster_calls if pulse else 0,
     )
-    state = _state(tree, config, budget, controller, paused=paused)
+    refusal = account(tree, config.budget, created_at, now).refusal
+    state = _state(tree, config, refusal, controller, paused=paused)
     return ReportData(
         name=config.name,
         state=state,
         paused=paused,
         simulated=config.trainer == "rehearsal",
-        next_step=_next_step(state, nodes, controller, budget),
+        next_step=_next_step(state, nodes, controller, refusal),
         generated_at=now,
         best=_best(tree, best),
         test=_test(tree),
@@ -304,7 +306,7 @@ def _patience(config: SearchConfig) -> float:
     return max(_SILENT_SECONDS, _SILENT_TICKS * config.tick_seconds)
 
 
-def _is_finished(tree: Tree, config: SearchConfig, budget: tuple[BudgetLine, ...]) -> bool:
+def _is_finished(tree: Tree, config: SearchConfig, refusal: str | None) -> bool:
     if not len(tree) or tree.active():
         return False
     if tree.evaluation is not None:
@@ -312,13 +314,13 @@ def _is_finished(tree: Tree, config: SearchConfig, budget: tuple[BudgetLine, ...
     has_test = getattr(config.task, "test", "built in") is not None
     if has_test and tree.best() is not None:
         return False
-    return any(line.left == 0 for line in budget) or select(tree, config.rules) is Standstill.EXHAUSTED
+    return refusal is not None or select(tree, config.rules) is Standstill.EXHAUSTED
 
 
 def _state(
-    tree: Tree, config: SearchConfig, budget: tuple[BudgetLine, ...], controller: ControllerReport, *, paused: bool
+    tree: Tree, config: SearchConfig, refusal: str | None, controller: ControllerReport, *, paused: bool
 ) -> SearchState:
-    if _is_finished(tree, config, budget):
+    if _is_finished(tree, config, refusal):
         return SearchState.FINISHED
     if paused:
         return SearchState.PAUSED
@@ -330,10 +332,10 @@ def _state(
 
 
 def _next_step(
-    state: SearchState, nodes: tuple[NodeReport, ...], controller: ControllerReport, budget: tuple[BudgetLine, ...]
+    state: SearchState, nodes: tuple[NodeReport, ...], controller: ControllerReport, refusal: str | None
 ) -> str:
     if state is SearchState.FINISHED:
-        spent = any(line.left == 0 for line in budget)
+        spent = refusal is not None
         return "Nothing: the search is over." if spent else "Nothing: no phase is left to expand, the search is over."
     if state is SearchState.PAUSED:
         return "Running phases go on, nothing new starts; `llmzero-hpc resume` lifts the pause."
@@ -351,7 +353,7 @@ def _next_step(
         )
     if controller.waiting_for:
         return f"Waits for {controller.waiting_for}."
-    if any(line.left == 0 for line in budget):
+    if refusal is not None:
         return "The best strategy is measured on the test split, once."
     return "The next phase is chosen."
 
