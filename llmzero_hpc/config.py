@@ -15,6 +15,9 @@ from llmzero_hpc.search.configuration import Bounds, Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
 from llmzero_hpc.search.rules import Rules
 
+NAME_PATTERN = "[a-z0-9][a-z0-9_-]{0,39}"
+"""What a search may be called: it names a folder and jobs."""
+
 
 class _Section(BaseModel):
     """Frozen, and no key is ever ignored."""
@@ -114,7 +117,8 @@ class Rehearsal(_Section):
 class SearchConfig(_Section):
     """One search, frozen at its creation into `search.json`."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+    name: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
+    """Of the search, of its folder under the state folder, and in the names of its jobs."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     trainer: Literal["trl", "rehearsal"] = "trl"
     model: str

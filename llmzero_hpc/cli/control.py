@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from llmzero_hpc.cli.locate import DEFAULT_STATE, SearchArgument, StateOption, locate
-from llmzero_hpc.errors import SearchNotFoundError
+from llmzero_hpc.cli.locate import DEFAULT_STATE, NodeArgument, SearchArgument, StateOption, existing_node, locate
+from llmzero_hpc.report import words
 
 if TYPE_CHECKING:
     from llmzero_hpc.store.search_directory import SearchDirectory
@@ -24,11 +24,12 @@ def stop(search: SearchArgument = None, state: StateOption = DEFAULT_STATE) -> N
     from llmzero_hpc.store import control
 
     directory = locate(search, state)
-    if _controller(directory) is None:
-        typer.echo(f"No controller is running {directory.record.config.name}; nothing to stop.")
+    name = directory.record.config.name
+    if not _is_driven(directory):
+        typer.echo(f"No controller drives {name}; nothing to stop.")
         return
     control.request_stop(directory)
-    typer.echo(f"Asked the controller of {directory.record.config.name} to stop. Running phases go on.")
+    typer.echo(f"The controller of {name} stops after its current tick; running phases go on.")
 
 
 def pause(search: SearchArgument = None, state: StateOption = DEFAULT_STATE) -> None:
@@ -36,8 +37,12 @@ def pause(search: SearchArgument = None, state: StateOption = DEFAULT_STATE) -> 
     from llmzero_hpc.store import control
 
     directory = locate(search, state)
+    name = directory.record.config.name
+    if _is_over(directory):
+        typer.echo(f"{name} is over; nothing to pause.")
+        return
     control.request_pause(directory)
-    typer.echo(f"{directory.record.config.name} is paused: no new phases until `llmzero-hpc resume`.")
+    typer.echo(f"{name} is paused: no new phase starts until `llmzero-hpc resume {name}`.")
 
 
 def resume(search: SearchArgument = None, state: StateOption = DEFAULT_STATE) -> None:
@@ -45,37 +50,54 @@ def resume(search: SearchArgument = None, state: StateOption = DEFAULT_STATE) ->
     from llmzero_hpc.store import control
 
     directory = locate(search, state)
+    name = directory.record.config.name
+    if not control.is_paused(directory):
+        typer.echo(f"{name} is not paused; nothing to resume.")
+        return
     control.clear_pause(directory)
-    typer.echo(f"{directory.record.config.name} may start phases again.")
-    _hint(directory)
+    typer.echo(f"{name} may start phases again.")
+    if not _is_over(directory):
+        _hint(directory)
 
 
-def cancel(
-    node: Annotated[int, typer.Argument(help="Number of the phase.", min=0)],
-    search: SearchArgument = None,
-    state: StateOption = DEFAULT_STATE,
-) -> None:
+def cancel(node: NodeArgument, search: SearchArgument = None, state: StateOption = DEFAULT_STATE) -> None:
     """Take one phase out: its job is cancelled and its place in the tree becomes free."""
     from llmzero_hpc.store import control
 
     directory = locate(search, state)
-    tree = directory.read_tree()
-    if node >= len(tree):
-        raise SearchNotFoundError(f"there is no node {node}", f"the tree has nodes 0 to {len(tree) - 1}")
-    if tree[node].status.is_final:
-        typer.echo(f"Node {node} has ended already ({tree[node].status.value}); nothing to cancel.")
+    found = existing_node(directory, node)
+    if found.status.is_final:
+        typer.echo(f"Node {node} has ended already ({words.STATUS_WORDS[found.status]}); nothing to cancel.")
         return
     control.request_cancel(directory, node)
-    typer.echo(f"Node {node} will be cancelled at the next tick.")
+    if _is_driven(directory):
+        typer.echo(f"Node {node} ({words.STATUS_WORDS[found.status]}) is cancelled at the controller's next tick.")
+        return
+    job = " its job runs until then." if found.attempt is not None and found.attempt.job else ""
+    typer.echo(
+        f"Node {node} ({words.STATUS_WORDS[found.status]}) is cancelled when a controller runs again"
+        + (f";{job}" if job else ".")
+    )
     _hint(directory)
 
 
-def _controller(directory: SearchDirectory) -> object | None:
+def _is_driven(directory: SearchDirectory) -> bool:
     from llmzero_hpc.store.lease import holder_of
 
-    return holder_of(directory)
+    holder = holder_of(directory)
+    return holder is not None and not holder.is_gone
+
+
+def _is_over(directory: SearchDirectory) -> bool:
+    from llmzero_hpc.report.data import SearchState
+    from llmzero_hpc.report.reading import read
+
+    return read(directory, metrics=()).state is SearchState.FINISHED
 
 
 def _hint(directory: SearchDirectory) -> None:
-    if _controller(directory) is None:
-        typer.echo(f"  next: no controller is running; `llmzero-hpc run {directory.record.config.name}` starts one")
+    name = directory.record.config.name
+    if not _is_driven(directory):
+        typer.echo(
+            f"  next: no controller runs; `llmzero-hpc run {name}` starts one, `llmzero-hpc tick {name}` does one step"
+        )

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llmzero_hpc.errors import ConfigurationError
+from llmzero_hpc.store.atomic import make_folder, refusals, write_bytes
 
 _TEMPLATES = files("llmzero_hpc.cli") / "templates"
 
@@ -35,15 +36,20 @@ def init(
     """Write a search.yaml to start from; nothing that is there is overwritten."""
     if own_data and rehearsal:
         raise ConfigurationError("--own-data and --rehearsal exclude each other", "choose one")
+    if folder.is_file():
+        raise ConfigurationError(f"{folder} is a file, not a folder", "choose another: `llmzero-hpc init FOLDER`")
     kind = "own" if own_data else "rehearsal" if rehearsal else "chains"
     names = sorted(entry.name for entry in (_TEMPLATES / kind).iterdir())
     for name in names:
-        if (folder / name).exists():
+        with refusals("reading", folder):
+            taken = (folder / name).exists()
+        if taken:
             raise ConfigurationError(
                 f"{folder / name} is there already", "choose another folder: `llmzero-hpc init FOLDER`"
             )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name in names:
-        (folder / name).write_text(template(kind, name), encoding="utf-8")
+        write_bytes(folder / name, template(kind, name).encode())
         typer.echo(f"wrote {folder / name}")
-    typer.echo(f"  next: read it, then `llmzero-hpc run {folder / 'search.yaml'} --dry-run`")
+    first = "say where your model and data are" if own_data else "read it"
+    typer.echo(f"  next: {first}, then `llmzero-hpc run {folder / 'search.yaml'} --dry-run`")

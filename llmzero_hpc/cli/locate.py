@@ -48,6 +48,11 @@ def locate(search: str | None, state: Path) -> SearchDirectory:
             if not there and not folder.exists():
                 raise SearchNotFoundError(f"there is no search {search!r} in {state}", _advice(search, names))
             folder = Path(search) if there else folder
+            if (folder / "search.yaml").exists() and not (folder / "search.json").exists():
+                raise SearchNotFoundError(
+                    f"{folder} holds no search, but a search.yaml",
+                    f"start it: `llmzero-hpc run {folder / 'search.yaml'}`",
+                )
         return SearchDirectory.open(folder.absolute())
     if len(found) == 1:
         return SearchDirectory.open(found[0].absolute())
@@ -83,5 +88,5 @@ def _advice(search: str, names: list[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     if names:
-        return f"there are {', '.join(names)}; another folder of searches is given by --state"
+        return f"known: {', '.join(names)}; --state names another folder of searches"
     return "`llmzero-hpc demo` or `llmzero-hpc run search.yaml` makes one; --state names another folder of searches"

@@ -6,22 +6,23 @@ import json
 import shutil
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmzero_hpc.cli.locate import DEFAULT_STATE, SearchArgument, StateOption, locate
+from llmzero_hpc.cli.locate import DEFAULT_STATE, NodeArgument, SearchArgument, StateOption, existing_node, locate
 from llmzero_hpc.errors import ConfigurationError, SearchNotFoundError
+from llmzero_hpc.report import words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from llmzero_hpc.search.node import Node
     from llmzero_hpc.store.search_directory import SearchDirectory
 
+_FOLLOW_SECONDS = 0.5
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-NodeArgument = Annotated[int, typer.Argument(metavar="N", help="Number of the phase.", min=0)]
 
 
 def register(app: typer.Typer) -> None:
@@ -74,7 +75,7 @@ def show(
     from llmzero_hpc.report.reading import read
 
     directory = locate(search, state)
-    _node(directory, node)
+    existing_node(directory, node)
     data = read(directory, metrics=(node,))
     if as_json:
         from llmzero_hpc.report.data import to_json
@@ -99,20 +100,35 @@ def logs(
 ) -> None:
     """The trainer's log of a phase."""
     directory = locate(search, state)
-    found = _node(directory, node)
+    found = existing_node(directory, node)
+    name = directory.record.config.name
+    if not found.attempts:
+        raise SearchNotFoundError(
+            f"node {node} ({words.STATUS_WORDS[found.status]}) has not been submitted, so it has no log",
+            f"`llmzero-hpc status {name}` tells what it waits for",
+        )
     number = attempt or len(found.attempts)
+    if number > len(found.attempts):
+        raise SearchNotFoundError(
+            f"node {node} has no attempt {number}, only {len(found.attempts)}", f"`llmzero-hpc show {node}` lists them"
+        )
     path = directory.phase(node).attempt(number).trainer_log
     if not path.exists():
         raise SearchNotFoundError(
-            f"node {node} has no log of attempt {number} yet", f"`llmzero-hpc show {node}` tells its state"
+            f"attempt {number} of node {node} ({words.STATUS_WORDS[found.status]}) has written no log yet",
+            f"`llmzero-hpc status {name}` tells how far it is",
         )
     with path.open(encoding="utf-8", errors="replace") as log:
-        for line in log.readlines()[-lines:]:
+        for line in deque(log, maxlen=lines):
             typer.echo(line, nl=False)
-        while follow and not directory.read_tree()[node].status.is_final:
+        over = not follow
+        while not over:
+            # asked before reading: what is written until the end is read, too
+            over = directory.read_tree()[node].status.is_final
             for line in log:
                 typer.echo(line, nl=False)
-            time.sleep(0.5)
+            if not over:
+                time.sleep(_FOLLOW_SECONDS)
 
 
 def plot(
@@ -127,12 +143,12 @@ def plot(
 
     directory = locate(search, state)
     if node is not None:
-        _node(directory, node)
+        existing_node(directory, node)
     refresh(directory.root)
     folder = directory.root / "plots" if node is None else directory.phase(node).plots
     pictures = sorted(folder.glob("*.png")) + sorted(folder.glob("*.svg"))
     if not pictures:
-        raise SearchNotFoundError("there is nothing to draw yet", "`llmzero-hpc status` tells what runs")
+        raise SearchNotFoundError("there is nothing to draw yet: no metrics", "`llmzero-hpc status` tells what runs")
     for path in pictures:
         typer.echo(str(path))
 
@@ -151,27 +167,23 @@ def export(
 ) -> None:
     """Take the result out: the best strategy as YAML, with its adapter."""
     from llmzero_hpc.report.strategy_file import best_adapter, strategy_document
+    from llmzero_hpc.store.atomic import make_folder, refusals, write_bytes
+    from llmzero_hpc.trainers.checkpoints import is_adapter, whole_folder
 
     directory = locate(search, state)
     document = strategy_document(directory)
-    target = folder / "strategy.yaml"
-    if target.exists():
-        raise ConfigurationError(f"{target} is there already", "choose another folder")
-    from llmzero_hpc.store.atomic import write_bytes
-
     adapter = best_adapter(directory)
-    shutil.copytree(adapter, folder / "adapter")
+    if not is_adapter(adapter):
+        raise SearchNotFoundError(f"the best adapter is gone: {adapter}", "restore it; `llmzero-hpc tree` shows others")
+    target = folder / "strategy.yaml"
+    for path in (target, folder / "adapter"):
+        if path.exists():
+            raise ConfigurationError(f"{path} is there already", "choose another folder")
+    make_folder(folder)
+    with refusals("writing", folder), whole_folder(folder / "adapter") as copy:
+        shutil.copytree(adapter, copy, dirs_exist_ok=True)
     write_bytes(target, document)
     typer.echo(f"wrote {target} and {folder / 'adapter'}")
-
-
-def _node(directory: SearchDirectory, node: int) -> Node:
-    nodes = directory.read_tree()
-    if node >= len(nodes):
-        raise SearchNotFoundError(
-            f"there is no node {node}", f"the tree has {len(nodes)} nodes; `llmzero-hpc tree` shows them"
-        )
-    return nodes[node]
 
 
 def _watch(directory: SearchDirectory) -> None:
@@ -180,11 +192,14 @@ def _watch(directory: SearchDirectory) -> None:
     from llmzero_hpc.cli.watching import following
     from llmzero_hpc.report.data import SearchState
     from llmzero_hpc.report.reading import read
+    from llmzero_hpc.report.terminal import status_view
 
-    with following(directory, Console()) as look:
+    console = Console()
+    with following(directory, console) as look:
         while read(directory, metrics=()).state is not SearchState.FINISHED:
             time.sleep(1.0)
             look()
+    console.print(status_view(read(directory)))
 
 
 def _print(view: RenderableType) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmzero_hpc.cli.locate import DEFAULT_STATE, SearchArgument, StateOption, locate
-from llmzero_hpc.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from llmzero_hpc.config import SearchConfig
@@ -41,13 +41,12 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
 ) -> None:
     """Start a search, or go on with one, in the foreground. Ctrl-C stops the controller, not its phases."""
+    if as_json and not dry_run:
+        raise typer.BadParameter("--json goes with --dry-run")
     if search is None or Path(search).suffix not in _SUFFIXES:
-        directory = locate(search, state)
         if dry_run:
-            raise ConfigurationError(
-                "--dry-run shows what a search.yaml would start", "give it: `run search.yaml --dry-run`"
-            )
-        _drive(directory, take_over=take_over)
+            raise typer.BadParameter("--dry-run needs a search.yaml: `llmzero-hpc run search.yaml --dry-run`")
+        _drive(locate(search, state), take_over=take_over)
         return
     from llmzero_hpc.config import load
 
@@ -55,7 +54,7 @@ def run(
     if dry_run:
         _show_plan(config, as_json=as_json)
         return
-    _drive(_opened(config, state.absolute() / config.name), take_over=take_over)
+    _drive(_opened(config, state / config.name), take_over=take_over)
 
 
 def tick(search: SearchArgument = None, state: StateOption = DEFAULT_STATE, take_over: TakeOverOption = False) -> None:
@@ -64,26 +63,29 @@ def tick(search: SearchArgument = None, state: StateOption = DEFAULT_STATE, take
 
     with Daemon(locate(search, state), take_over=take_over) as daemon:
         outcome = daemon.tick()
-    typer.echo(outcome.waiting_for or "nothing is waiting")
+    stopped = "stopped on request before anything was started" if outcome.stop_requested else ""
+    typer.echo(outcome.waiting_for or stopped or "the next tick decides what comes")
 
 
 def demo(
     state: StateOption = DEFAULT_STATE,
     name: Annotated[str, typer.Option(help="Name of the search.")] = "demo",
     iterations: Annotated[int, typer.Option(min=1, help="Phases to train.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives another search.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Another seed gives another search.")] = 0,
 ) -> None:
     """A whole search on this machine: real GRPO of a tiny policy on CPU, proposals by rules (no LLM, no key)."""
     from llmzero_hpc.cli.create import template
-    from llmzero_hpc.config import load_text
+    from llmzero_hpc.config import NAME_PATTERN, load_text
 
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise typer.BadParameter(f"{name!r} is no name of a search ({NAME_PATTERN})")
     settings = load_text(template("demo", "search.yaml"), "the demo's settings")
     config = settings.model_copy(
         update={"name": name, "seed": seed, "budget": settings.budget.model_copy(update={"iterations": iterations})}
     )
     typer.echo("A search over GRPO training phases. The policy is tiny, the training is real, and proposals come from")
     typer.echo("the playbook: rules over the metrics, no language model. Ctrl-C stops; the same command goes on.\n")
-    _drive(_opened(config, state.absolute() / name))
+    _drive(_opened(config, state / name))
 
 
 def _opened(config: SearchConfig, root: Path) -> SearchDirectory:
