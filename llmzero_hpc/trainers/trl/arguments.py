@@ -1,7 +1,8 @@
 """From a phase's specification to the arguments of TRL's `GRPOConfig` and PEFT's `LoraConfig`; imports neither.
 
 A GRPO step is one generation: `batch_size` prompts times `rollouts` responses, split into `mini_batches` optimizer
-steps. TRL counts optimizer steps, and its `steps_per_generation` counts forward and backward passes.
+steps. TRL counts optimizer steps, and its `steps_per_generation` counts forward and backward passes. It shuffles all
+responses before it splits them, where VeRL keeps those to one prompt together.
 """
 
 from __future__ import annotations

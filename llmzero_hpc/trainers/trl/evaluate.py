@@ -41,6 +41,7 @@ def evaluate(spec: EvaluationSpec) -> EvaluationResult:
         ConfigurationError: the model, the adapter or the data is not there or does not fit.
     """
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
     from llmzero_hpc.trainers.trl.generation import Sampling, decode
     from llmzero_hpc.trainers.trl.model import (
@@ -53,6 +54,7 @@ def evaluate(spec: EvaluationSpec) -> EvaluationResult:
     )
     from llmzero_hpc.trainers.trl.scoring import BATCH_ROWS, reward_of, summary
 
+    disable_progress_bar()
     torch.set_num_threads(spec.hardware.threads)
     folder = resolve_model(spec.model)
     tokenizer = load_tokenizer(folder)

@@ -67,17 +67,20 @@ def with_adapter(base: Any, adapter: Path | None, spec: PhaseSpec) -> Any:
     import torch
     from peft import LoraConfig, get_peft_model
 
+    # ZeRO 3 gathers parameters into buffers of one type, so that float32 adapters on a bfloat16 base break it.
+    one_type = spec.hardware.deepspeed_stage == 3  # noqa: PLR2004 - ZeRO's name
     if adapter is not None:
-        return with_trained_adapter(base, adapter, trainable=True)
+        return with_trained_adapter(base, adapter, trainable=True, one_type=one_type)
     torch.manual_seed(step_seed(spec.seed, spec.node, 0))
     try:
-        return get_peft_model(base, LoraConfig(**lora_arguments(spec.configuration)))
+        lora = LoraConfig(**lora_arguments(spec.configuration))
+        return get_peft_model(base, lora, autocast_adapter_dtype=not one_type)
     except ValueError as error:
         raise ConfigurationError(f"target_modules: {_line(error)}") from None
 
 
-def with_trained_adapter(base: Any, adapter: Path, *, trainable: bool) -> Any:
-    """`base` with the adapter of a checkpoint.
+def with_trained_adapter(base: Any, adapter: Path, *, trainable: bool, one_type: bool = False) -> Any:
+    """`base` with the adapter of a checkpoint; its weights are float32, with `one_type` of the type of the base.
 
     Raises:
         ConfigurationError: the adapter is not there or does not fit the model.
@@ -87,7 +90,7 @@ def with_trained_adapter(base: Any, adapter: Path, *, trainable: bool) -> Any:
     if not is_adapter(adapter):
         raise ConfigurationError(f"{adapter} holds no adapter ({' and '.join(ADAPTER_FILES)})")
     try:
-        return PeftModel.from_pretrained(base, adapter, is_trainable=trainable)
+        return PeftModel.from_pretrained(base, adapter, is_trainable=trainable, autocast_adapter_dtype=not one_type)
     except (ValueError, RuntimeError, KeyError) as error:
         raise ConfigurationError(f"the adapter {adapter} does not fit the model: {_line(error)}") from None
 

@@ -51,7 +51,6 @@ def quiet() -> None:
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning)
 
@@ -97,14 +96,17 @@ class Phase:
     def _load(self) -> None:
         import torch
         from datasets import Dataset
+        from transformers.utils.logging import disable_progress_bar
         from trl import GRPOConfig
 
         from llmzero_hpc.trainers.trl.generation import MergedPolicy
         from llmzero_hpc.trainers.trl.grpo import OptimizerSteps, PhaseTrainer
-        from llmzero_hpc.trainers.trl.model import load_base, load_tokenizer, prompt_tokens, with_adapter
+        from llmzero_hpc.trainers.trl.model import device_of, load_base, load_tokenizer, prompt_tokens, with_adapter
 
+        disable_progress_bar()
         spec = self._spec
         torch.set_num_threads(spec.hardware.threads)
+        device_of(spec.hardware)
         folder = resolve_model(spec.model)
         self.tokenizer = load_tokenizer(folder)
         self._rows = self._task.rows(Split.TRAIN)

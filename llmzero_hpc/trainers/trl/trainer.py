@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from llmzero_hpc.config import FilesTask
@@ -13,7 +14,7 @@ from llmzero_hpc.tasks.registry import load_task
 from llmzero_hpc.trainers.base import Trainer
 from llmzero_hpc.trainers.specification import read_evaluation, read_phase
 from llmzero_hpc.trainers.trl import overrides
-from llmzero_hpc.trainers.trl.arguments import step_shape
+from llmzero_hpc.trainers.trl.arguments import step_shape, uses_cuda
 from llmzero_hpc.trainers.trl.launch import launch_plan
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _PACKAGES: Final = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 _SAMPLES: Final = 3
+_WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
 _HEADS: Final = frozenset({"lm_head", "embed_tokens"})
 
 
@@ -37,6 +39,7 @@ class TrlTrainer(Trainer):
 
     def check(self, config: SearchConfig) -> None:
         """See the base class. Loads the tokenizer, the model's shape without its weights, and all rows."""
+        _check_hardware(config.hardware)
         _check_packages(config.hardware)
         folder = resolve_model(config.model)
         found = self.problems(config, config.configuration)
@@ -46,6 +49,8 @@ class TrlTrainer(Trainer):
 
         task = load_task(config.task)
         tokenizer = load_tokenizer(folder)
+        longest = _check_model(folder, config.configuration.target_modules)
+        room = longest - max(config.configuration.max_response_length, _validation_limit(config))
         for split in Split:
             if split is Split.TEST and isinstance(config.task, FilesTask) and config.task.test is None:
                 continue
@@ -54,12 +59,11 @@ class TrlTrainer(Trainer):
                 raise ConfigurationError(f"task: there are no {split} rows")
             if len({isinstance(row.prompt, str) for row in rows}) > 1:
                 raise ConfigurationError(f"task: some {split} prompts are text, some are messages; make them all one")
-            _check_prompts(config, split, prompt_tokens(tokenizer, rows))
+            _check_prompts(config, split, prompt_tokens(tokenizer, rows), room)
             _check_rewards(task, rows)
         batch, available = config.configuration.batch_size, len(task.rows(Split.TRAIN))
         if batch > available:
             raise ConfigurationError(f"configuration.batch_size: {batch}, but there are only {available} training rows")
-        _check_target_modules(folder, config.configuration.target_modules)
 
     def problems(self, config: SearchConfig, configuration: Configuration) -> list[str]:
         """See the base class."""
@@ -102,7 +106,18 @@ def _check_packages(hardware: Hardware) -> None:
             )
 
 
-def _check_prompts(config: SearchConfig, split: Split, prompts: list[list[int]]) -> None:
+def _check_hardware(hardware: Hardware) -> None:
+    if hardware.device == "cuda" and not hardware.gpus:
+        raise ConfigurationError("hardware.gpus: 0, but device is cuda", "say how many GPUs a phase takes")
+    if hardware.vllm and not uses_cuda(hardware):
+        raise ConfigurationError("hardware.vllm: needs GPUs", "leave it out on a CPU")
+
+
+def _validation_limit(config: SearchConfig) -> int:
+    return config.validation_max_response_length(config.configuration)
+
+
+def _check_prompts(config: SearchConfig, split: Split, prompts: list[list[int]], room: int) -> None:
     limit = config.task.max_prompt_length if isinstance(config.task, FilesTask) else None
     for number, tokens in enumerate(prompts, 1):
         if not tokens:
@@ -112,6 +127,12 @@ def _check_prompts(config: SearchConfig, split: Split, prompts: list[list[int]])
                 f"task: the prompt of {split} row {number} has {len(tokens)} tokens, more than {limit}",
                 "shorten the prompt, or raise task.max_prompt_length",
             )
+        if len(tokens) > room:
+            raise ConfigurationError(
+                f"task: the prompt of {split} row {number} has {len(tokens)} tokens; with the longest response "
+                f"that is more than the model takes ({room} are left for a prompt)",
+                "shorten the prompt, or lower max_response_length and its bounds",
+            )
 
 
 def _check_rewards(task: Task, rows: Sequence[Row]) -> None:
@@ -120,22 +141,25 @@ def _check_rewards(task: Task, rows: Sequence[Row]) -> None:
             task.reward(row, response, truncated=truncated)
 
 
-def _check_target_modules(folder: Path, target_modules: str) -> None:
-    """Look for the names in the model, built without memory for its weights."""
-    if target_modules == "all-linear":
-        return
+def _check_model(folder: Path, target_modules: str) -> int:
+    """Build the model without memory for its weights and look for the target modules; its longest sequence, tokens."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    if not any(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
+        raise ConfigurationError(f"model: {folder} holds no weights ({', '.join(_WEIGHTS)})")
     try:
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+            shape: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
+            model: Any = AutoModelForCausalLM.from_config(shape)
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigurationError(f"model: {folder} is no causal language model that is known here: {error}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigurationError(f"model: {folder} is no causal language model known here: {reason}") from None
     known = {name.rsplit(".", 1)[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
     for name in target_modules.split(","):
-        if name.strip().rsplit(".", 1)[-1] not in known:
+        if target_modules != "all-linear" and name.strip().rsplit(".", 1)[-1] not in known:
             raise ConfigurationError(
                 f"configuration.target_modules: the model has no linear layer {name.strip()!r}",
                 f"it has {', '.join(sorted(known - _HEADS))}",
             )
+    return int(getattr(shape.get_text_config(), "max_position_embeddings", None) or sys.maxsize)

@@ -80,7 +80,17 @@ def test_models_that_cannot_be_used(config: SearchConfig, tmp_path: Path, model_
     without_tokenizer.mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copy(model_folder / name, without_tokenizer)
-    for model, words in ((tmp_path / "nowhere", "no folder"), (without_tokenizer, "tokenizer")):
+    without_weights = tmp_path / "shape"
+    shutil.copytree(model_folder, without_weights, ignore=shutil.ignore_patterns("*.safetensors"))
+    unknown = tmp_path / "unknown"
+    shutil.copytree(model_folder, unknown)
+    (unknown / "config.json").write_text('{"model_type": "no_such_type"}')
+    for model, words in (
+        (tmp_path / "nowhere", "no folder"),
+        (without_tokenizer, "tokenizer"),
+        (without_weights, "no weights"),
+        (unknown, "no causal language model|no tokenizer can be loaded"),
+    ):
         with pytest.raises(ConfigurationError, match=words) as caught:
             TrlTrainer().check(changed(config, model=str(model)))
         assert "\n" not in caught.value.message
@@ -90,6 +100,18 @@ def test_a_layer_that_the_model_lacks_is_named_with_those_that_it_has(config: Se
     with pytest.raises(ConfigurationError, match="no linear layer 'query'") as caught:
         TrlTrainer().check(changed(config, configuration=replace(SMALL, target_modules="q_proj,query")))
     assert "q_proj" in caught.value.next_step
+
+
+def test_hardware_that_contradicts_itself(config: SearchConfig) -> None:
+    for hardware, words in ((Hardware(device="cuda"), "hardware.gpus"), (Hardware(vllm=True), "hardware.vllm")):
+        with pytest.raises(ConfigurationError, match=words):
+            TrlTrainer().check(changed(config, hardware=hardware))
+
+
+def test_responses_that_the_model_has_no_room_for(config: SearchConfig) -> None:
+    long = replace(SMALL, max_response_length=510)
+    with pytest.raises(ConfigurationError, match="more than the model takes"):
+        TrlTrainer().check(changed(config, configuration=long))
 
 
 def with_rows(config: SearchConfig, tmp_path: Path, rows: list[dict[str, Any]]) -> SearchConfig:

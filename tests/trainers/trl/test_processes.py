@@ -1,16 +1,18 @@
-"""ZeRO 2 makes real steps on a CPU, and continues itself; nothing else of DeepSpeed can run without GPUs."""
+"""Several processes and ZeRO 2 make real steps on a CPU and continue themselves, as they would on GPUs."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from trl_phases import adapters, attempt_of, metrics
+from trl_phases import SMALL, adapters, attempt_of, metrics, run
 
 from llmzero_hpc.config import Hardware
+from llmzero_hpc.trainers.checkpoints import checkpoint_path
 from llmzero_hpc.trainers.specification import write_specification
 from llmzero_hpc.trainers.trl.trainer import TrlTrainer
 
@@ -50,3 +52,22 @@ def test_zero_2_trains_three_steps_and_continues_from_its_own_state(make_spec: C
     broken = make_spec("broken", hardware=hardware, total_steps=3, validate_every_steps=2)
     command(broken, 2)
     assert adapters(broken)[3] == adapters(whole)[3]
+
+
+def test_two_processes_share_a_phase_and_one_writes_it(make_spec: Callable[..., PhaseSpec]) -> None:
+    both = make_spec("both", hardware=Hardware(device="cpu", gpus=2), total_steps=3, validate_every_steps=2)
+    command(both, 1)
+    rows = metrics(both)
+    assert list(rows) == [1, 2, 3]
+    assert list(adapters(both)) == [2, 3]
+    assert len(attempt_of(both, 1).metrics.read_text().splitlines()) == 3
+    # Validation is shared out and put together again: one process alone scores the same adapter the same.
+    alone = make_spec(
+        "alone",
+        replace(SMALL, learning_rate=1e-8),
+        first_step=4,
+        total_steps=1,
+        parent_adapter=checkpoint_path(both.checkpoints, 3),
+    )
+    run(alone)
+    assert metrics(alone)[4]["val_score"] == pytest.approx(rows[3]["val_score"])
