@@ -1,0 +1,58 @@
+"""A whole search as a newcomer runs it: real GRPO through TRL, real processes, twice with the same seed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llmzero_hpc.cli.create import template
+from llmzero_hpc.config import load_text
+from llmzero_hpc.controller.creation import create
+from llmzero_hpc.controller.daemon import Daemon
+from llmzero_hpc.report.data import without_clock
+from llmzero_hpc.report.reading import read
+from llmzero_hpc.report.strategy_file import best_adapter, strategy_document
+from llmzero_hpc.search.node import NodeStatus
+from llmzero_hpc.store.search_directory import SearchDirectory
+from llmzero_hpc.tasks.chains.cache import ensure_policy
+from llmzero_hpc.trainers.checkpoints import is_adapter
+
+pytestmark = [pytest.mark.training, pytest.mark.slow]
+
+
+def run_demo(root: Path) -> SearchDirectory:
+    """The demo's settings, with three short phases."""
+    settings = yaml.safe_load(template("demo", "search.yaml"))
+    settings["configuration"]["epochs"] = 0.022
+    settings["validate_every_steps"] = 4
+    settings["early_stop"]["first_step"] = 4
+    settings["budget"] = {"iterations": 3}
+    settings["tick_seconds"] = 0.2
+    settings["live_views"] = False
+    ensure_policy()
+    directory = create(load_text(yaml.safe_dump(settings), "demo"), root, time.time())
+    with Daemon(directory) as daemon:
+        assert daemon.loop().finished
+    return directory
+
+
+def test_the_same_seed_trains_the_same_search_to_the_digit(tmp_path: Path) -> None:
+    first, second = run_demo(tmp_path / "first"), run_demo(tmp_path / "second")
+    tree = first.read_tree()
+    assert len(tree) == 3
+    assert all(node.status in {NodeStatus.COMPLETED, NodeStatus.EARLY_STOPPED} for node in tree)
+    assert tree[1].resume is not None, "a phase resumed another's adapter"
+    assert tree.evaluation is not None
+    assert tree.evaluation.score is not None
+    assert without_clock(read(first, metrics="all")) == without_clock(read(second, metrics="all"))
+    for node in tree:
+        for checkpoint in node.checkpoints:
+            name = f"step_{checkpoint.step}/adapter_model.safetensors"
+            assert (first.phase(node.id).checkpoints / name).read_bytes() == (
+                second.phase(node.id).checkpoints / name
+            ).read_bytes()
+    assert is_adapter(best_adapter(first))
+    assert strategy_document(first) == strategy_document(second)
