@@ -29,17 +29,24 @@ class ChainsTask(_Section):
     """Two-length arithmetic chains modulo 10: the task of the demo."""
 
     name: Literal["chains"] = "chains"
+    """Chosen by this name."""
 
 
 class FilesTask(_Section):
     """Your own data: JSONL or parquet rows and a Python file with `compute_score`, as VeRL takes them."""
 
     name: Literal["files"] = "files"
+    """Chosen by this name."""
     train: Path
+    """Rows to train on (`.jsonl` or `.parquet`), from the folder of `search.yaml`, as all paths in it."""
     validation: Path
+    """Rows whose mean score selects checkpoints and strategies."""
     test: Path | None = None
+    """Rows that are scored once, at the end, for the best strategy; none leaves that out."""
     reward: Path
+    """Python file with the reward function."""
     reward_function: str = "compute_score"
+    """Its name in that file; called as `(data_source, solution_str, ground_truth, extra_info=None)`."""
     max_prompt_length: Annotated[int, Field(ge=1)] = 1024
     """Longest prompt in tokens; longer ones are refused when the search is created."""
 
@@ -51,16 +58,21 @@ class Hardware(_Section):
     """What one phase runs on."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where phases train; `auto` is `cuda` when `gpus` is above 0."""
     gpus: Annotated[int, Field(ge=0)] = 0
     """GPUs of a phase; 0 on a CPU."""
     threads: Annotated[int, Field(ge=1)] = 1
     """CPU threads of a phase; with 1, training repeats to the bit."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the base model; the adapter is float32. `auto` is `bfloat16` on GPUs and `float32` on a CPU."""
     vllm: bool = False
     """Generate rollouts with vLLM, colocated on the training GPUs."""
     vllm_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    """Share of GPU memory that vLLM takes."""
     deepspeed_stage: Literal[0, 2, 3] = 0
+    """ZeRO stage with several GPUs; 0 trains without DeepSpeed."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, more time."""
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Responses in one forward and backward pass on each device; None takes a mini-batch at once."""
 
@@ -74,6 +86,7 @@ class Budget(_Section):
     """When the search ends. Each limit is checked before a submission; None means no limit."""
 
     iterations: Annotated[int, Field(ge=1)] = 16
+    """Phases to train; those cancelled before they started are not counted."""
     device_hours: Annotated[float, Field(gt=0)] | None = None
     """GPU-hours, or CPU-hours without a GPU, of all attempts together."""
     deadline_hours: Annotated[float, Field(gt=0)] | None = None
@@ -84,6 +97,7 @@ class EarlyStop(_Section):
     """When running phases are judged (section 3.5)."""
 
     enabled: bool = True
+    """Whether phases are judged at all."""
     interval_seconds: Annotated[float, Field(ge=0)] = 900.0
     """Seconds between two judgements of a phase; 0 judges every validation, in order, so that runs repeat exactly."""
     first_step: Annotated[int, Field(ge=1)] = 10
@@ -94,13 +108,16 @@ class Agents(_Section):
     """Who proposes, stops and repairs."""
 
     kind: Literal["playbook"] = "playbook"
+    """`playbook`: rules over the metrics, without a language model (docs/playbook.md)."""
 
 
 class LocalClusterConfig(_Section):
     """The machine itself, through submitit's local executor."""
 
     kind: Literal["local"] = "local"
+    """`local`: phases are processes on this machine."""
     time_limit_minutes: Annotated[float, Field(gt=0)] = 24 * 60.0
+    """Longest run of one attempt; a phase goes on in the next attempt from its newest checkpoint."""
     grace_seconds: Annotated[float, Field(ge=0)] = 5.0
     """How long a job may be unknown to the cluster, without a marker, before it counts as vanished."""
 
@@ -109,7 +126,9 @@ class Rehearsal(_Section):
     """How the rehearsal trainer behaves; nothing is trained."""
 
     step_seconds: Annotated[float, Field(ge=0)] = 0.05
+    """How long a made-up step takes."""
     train_rows: Annotated[int, Field(ge=1)] = 512
+    """Rows that the training split is said to have."""
     failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of phases that exit with an error."""
 
@@ -120,10 +139,13 @@ class SearchConfig(_Section):
     name: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
     """Of the search, of its folder under the state folder, and in the names of its jobs."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Every random choice follows from it."""
     trainer: Literal["trl", "rehearsal"] = "trl"
+    """`trl`: GRPO by TRL. `rehearsal`: nothing is trained, scores are made up."""
     model: str
     """Folder of a Hugging Face model, or `builtin:chains` for the policy that the demo makes."""
     task: TaskConfig
+    """What is trained for: rows and a reward."""
     configuration: Configuration = Configuration()
     """Where the search starts: node 0 trains with this."""
     bounds: dict[str, Bounds] = {}
@@ -131,17 +153,25 @@ class SearchConfig(_Section):
     validate_every_steps: Annotated[int, Field(ge=1)] = 10
     """Steps between two validations, each with a checkpoint; the last step is always validated."""
     rules: Rules = Rules()
+    """How the tree grows."""
     budget: Budget = Budget()
+    """When the search ends."""
     max_parallel_phases: Annotated[int, Field(ge=1, le=64)] = 1
+    """Phases in flight at once; 1 is the search of the paper."""
     max_attempts: Annotated[int, Field(ge=1)] = 5
     """Attempts in a row without a new checkpoint before a phase counts as failed."""
     pause_after_failures: Annotated[int, Field(ge=1)] = 5
     """Failed phases in a row after which the search pauses itself until a person has looked."""
     early_stop: EarlyStop = EarlyStop()
+    """When running phases are judged."""
     agents: Agents = Agents()
+    """Who proposes, stops and repairs."""
     cluster: LocalClusterConfig = LocalClusterConfig()
+    """Where phases run."""
     hardware: Hardware = Hardware()
+    """What one phase runs on."""
     rehearsal: Rehearsal = Rehearsal()
+    """How the rehearsal trainer behaves."""
     tick_seconds: Annotated[float, Field(gt=0)] = 30.0
     """Floor between two ticks."""
     live_views: bool = True

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where to write.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write.")] = Path(),
     own_data: Annotated[
         bool, typer.Option("--own-data", help="For your own model and data: with a reward file and sample rows.")
     ] = False,

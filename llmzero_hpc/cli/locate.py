@@ -21,7 +21,7 @@ DEFAULT_STATE = Path("state")
 
 SearchArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[SEARCH]", help="Name or folder of a search; may be left out when there is only one."),
+    typer.Argument(metavar="SEARCH", help="Name or folder of a search; may be left out when there is only one."),
 ]
 NodeArgument = Annotated[int, typer.Argument(metavar="N", help="Number of the phase.", min=0)]
 

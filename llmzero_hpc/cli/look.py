@@ -161,7 +161,7 @@ def report(search: SearchArgument = None, state: StateOption = DEFAULT_STATE) ->
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="Where to write; made if it is not there.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write; made if it is not there.")],
     search: SearchArgument = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:

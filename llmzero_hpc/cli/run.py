@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def run(
     search: Annotated[
-        str | None, typer.Argument(metavar="[SEARCH.YAML | SEARCH]", help="What to start, or to go on with.")
+        str | None, typer.Argument(metavar="SEARCH.YAML|SEARCH", help="What to start, or to go on with.")
     ] = None,
     state: StateOption = DEFAULT_STATE,
     dry_run: Annotated[
