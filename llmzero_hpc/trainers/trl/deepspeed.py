@@ -24,7 +24,6 @@ def deepspeed_config(stage: int, shape: StepShape, *, gradient_clip: float, bflo
         "gradient_clipping": gradient_clip,
         "gradient_accumulation_steps": shape.passes_per_update,
         "train_micro_batch_size_per_gpu": shape.per_device,
-        "train_batch_size": "auto",
         "zero_allow_untested_optimizer": True,
         "wall_clock_breakdown": False,
         "steps_per_print": 1_000_000_000,

@@ -1,4 +1,4 @@
-"""Several processes and ZeRO 2 make real steps on a CPU and continue themselves, as they would on GPUs."""
+"""Several processes and ZeRO 2 and 3 make real steps on a CPU and continue themselves, as they would on GPUs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from trl_phases import SMALL, adapters, attempt_of, metrics, run
@@ -33,12 +33,15 @@ def command(spec: PhaseSpec, attempt: int) -> None:
     done = subprocess.run(
         plan.command, env={**os.environ, **plan.environment}, capture_output=True, text=True, timeout=500, check=False
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[:6000]
 
 
-def test_zero_2_trains_three_steps_and_continues_from_its_own_state(make_spec: Callable[..., PhaseSpec]) -> None:
+@pytest.mark.parametrize(("stage", "processes"), [(2, 0), (3, 2)])
+def test_zero_trains_three_steps_and_continues_from_its_own_state(
+    make_spec: Callable[..., PhaseSpec], stage: Literal[2, 3], processes: int
+) -> None:
     pytest.importorskip("deepspeed")
-    hardware = Hardware(device="cpu", deepspeed_stage=2)
+    hardware = Hardware(device="cpu", deepspeed_stage=stage, gpus=processes)
     whole = make_spec("whole", hardware=hardware, total_steps=3, validate_every_steps=2)
     command(whole, 1)
     assert list(adapters(whole)) == [2, 3]
@@ -52,6 +55,7 @@ def test_zero_2_trains_three_steps_and_continues_from_its_own_state(make_spec: C
     broken = make_spec("broken", hardware=hardware, total_steps=3, validate_every_steps=2)
     command(broken, 2)
     assert adapters(broken)[3] == adapters(whole)[3]
+    assert metrics(broken, attempts=2) == metrics(whole)
 
 
 def test_two_processes_share_a_phase_and_one_writes_it(make_spec: Callable[..., PhaseSpec]) -> None:
