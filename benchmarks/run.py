@@ -1,0 +1,84 @@
+"""Measures everything and writes docs/benchmarks.md; `make bench` runs it (three to five minutes).
+
+    python benchmarks/run.py [PAGE] [--quick]
+
+`--quick` measures tiny sizes once, to see that everything works; its figures say nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import growth
+import login_cost
+import page
+import status_cost
+import views_cost
+from measuring import Progress, machine
+
+from llmzero_hpc.store.atomic import write_bytes
+
+_PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured. `interval` are the seconds between two ticks while a controller is watched."""
+
+    sizes: tuple[int, ...] = (100, 1_000, 10_000)
+    settled: tuple[int, ...] = (16, 1_000)
+    phases: int = 8
+    ticks: int = 40
+    interval: float = 0.5
+    repeats: int = 20
+    viewed: int = 16
+
+
+QUICK = Plan(sizes=(10, 20), settled=(4,), phases=2, ticks=2, interval=0.2, repeats=1, viewed=2)
+
+
+def measure(plan: Plan, progress: Progress) -> page.Figures:
+    """All figures, one thing after the other."""
+    watched = []
+    for settled in plan.settled:
+        for judging in (False, True):
+            progress(f"{plan.phases} running phases beside {settled} ended ones" + (", judged" if judging else ""))
+            watched.append(
+                login_cost.measured(plan.phases, plan.ticks, plan.interval, settled, judging=judging),
+            )
+    progress("selection and commit")
+    grown = growth.measured(plan.sizes)
+    looked = []
+    for size in plan.sizes:
+        progress(f"status of {size} phases, {plan.repeats} times")
+        looked.extend(status_cost.measured((size,), plan.repeats))
+    progress("imports")
+    imports = status_cost.import_times(min(plan.repeats, 5))
+    progress("pictures, HDF5 files and report")
+    views = views_cost.measured(plan.viewed)
+    return page.Figures(
+        calm=tuple(watched[0::2]),
+        judged=tuple(watched[1::2]),
+        growth=tuple(grown),
+        status=tuple(looked),
+        imports=tuple(imports),
+        views=views,
+        machine=tuple(machine()),
+    )
+
+
+def main() -> None:
+    """The command line."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("page", type=Path, nargs="?", default=_PAGE)
+    arguments.add_argument("--quick", action="store_true")
+    chosen = arguments.parse_args()
+    figures = measure(QUICK if chosen.quick else Plan(), Progress())
+    write_bytes(chosen.page, page.written(figures).encode())
+    print(f"wrote {chosen.page}")
+
+
+if __name__ == "__main__":
+    main()

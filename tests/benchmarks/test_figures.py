@@ -1,0 +1,85 @@
+"""Each benchmark runs, on sizes that take no time; no figure is judged here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import growth
+import page
+import pytest
+import status_cost
+import views_cost
+from login_cost import LoginCost
+from measuring import Footprint, Run, machine
+from samples import search_of, tree_of
+
+from llmzero_hpc.search.node import NodeStatus, TransitionKind
+from llmzero_hpc.search.rules import Rules
+from llmzero_hpc.search.selection import Expansion, select
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("size", [1, 20, 300])
+def test_sample_trees_are_valid_and_like_real_ones(size: int, tmp_path: Path) -> None:
+    tree = tree_of(size)
+    search_of(tmp_path / "bench", tree)  # refuses a tree that could not be read back
+    assert len(tree) == size
+    assert tree == tree_of(size)
+    decision = select(tree, Rules())
+    assert isinstance(decision, Expansion)
+    # or selection would be measured without its descent
+    assert decision.kind is TransitionKind.EVOLVE
+    if size == 300:
+        assert {node.status for node in tree} == {
+            NodeStatus.COMPLETED,
+            NodeStatus.EARLY_STOPPED,
+            NodeStatus.FAILED,
+        }
+        assert {node.kind for node in tree} == set(TransitionKind)
+        assert max(node.first_step for node in tree) > 500
+
+
+def test_growth_of_a_small_tree() -> None:
+    (cost,) = growth.measured((10,))
+    assert cost.nodes == 10
+    assert cost.bytes > 1000
+    assert cost.peak_memory > 1e6
+
+
+def test_status_is_compared_with_bare_processes() -> None:
+    (cost,) = status_cost.measured((10,), 1)
+    assert cost.python.cpu < cost.status.cpu
+    imports = status_cost.import_times(1)
+    assert {"llmzero_hpc", "pydantic", "the standard library"} <= {item.package for item in imports}
+
+
+def test_the_page_shows_every_figure() -> None:
+    grown = growth.Growth(10, 1e-4, 1e-3, 1e-4, 18_785, 36_000_000, "")
+    short, long, light = Run(0.01, 0.02), Run(0.2, 0.3), Footprint(40_000_000, ("pydantic",))
+    looked = status_cost.StatusCost(10, short, short, long, long, light, light)
+    controller = LoginCost(8, 16, 40, 0.01, 1.0, 8.0, 5e5, 0.2, 40_000_000, 100, ("pydantic",))
+    judged = LoginCost(8, 16, 40, 0.03, 1.0, 8.0, 5e5, 0.2, 81_000_000, 100, ("pydantic", "torch"))
+    text = page.written(
+        page.Figures(
+            calm=(controller,),
+            judged=(judged,),
+            growth=(grown,),
+            status=(looked,),
+            imports=(status_cost.ImportTime("pydantic", 0.02),),
+            views=views_cost.ViewsCost(16, long, long, short),
+            machine=tuple(machine()),
+        )
+    )
+    # 120 ticks of 0.01 s, and 4 times 8 judgements of 0.0025 s
+    assert "| **CPU seconds an hour** | **1.3** |" in text
+    assert "| **cluster calls an hour** | **120** |" in text
+    assert "80 MB: **not met**" in text
+    assert "| 81 MB | torch |" in text
+    assert "18,785 (1)" in text
+
+
+def test_views_of_one_phase() -> None:
+    cost = views_cost.measured(1)
+    assert cost.nothing_changed.cpu < cost.all_at_once.cpu
