@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmzero_hpc.errors import ConfigurationError, LLMZeroError
+from llmzero_hpc.errors import ConfigurationError, LLMZeroError, StorageError
 from llmzero_hpc.store.atomic import make_folder
 from llmzero_hpc.store.metrics_log import MetricsWriter
 from llmzero_hpc.store.phase_directory import AttemptDirectory
@@ -187,6 +187,8 @@ class Phase:
 
     def _saved(self, progress: Progress) -> Path:
         """Save the checkpoint of a step, then the state to continue from; returns the state's folder."""
+        from safetensors import SafetensorError
+
         from llmzero_hpc.trainers.trl.model import save_adapter
 
         accelerator, spec = self.trainer.accelerator, self._spec
@@ -202,9 +204,13 @@ class Phase:
             if accelerator.is_main_process:
                 write_progress(folder, progress)
 
-        save_together(accelerator, checkpoint_path(spec.checkpoints, progress.step), adapter)
         target = spec.training_state / f"step_{progress.step}"
-        save_together(accelerator, target, state)
+        try:
+            save_together(accelerator, checkpoint_path(spec.checkpoints, progress.step), adapter)
+            save_together(accelerator, target, state)
+        except (SafetensorError, RuntimeError) as error:  # what a full disk is to safetensors and torch
+            reason = " ".join(str(error).split())[:200]
+            raise StorageError(f"the checkpoint of step {progress.step} cannot be written: {reason}") from error
         if accelerator.is_main_process:
             drop_older(spec.training_state, progress.step)
         return target

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from trl_phases import SMALL, adapters, attempt_of, metrics, run
+from trl_phases import SMALL, adapters, attempt_of, exit_status, metrics, run
 
 from llmzero_hpc.config import Hardware
-from llmzero_hpc.errors import ConfigurationError
+from llmzero_hpc.errors import ConfigurationError, StorageError
 from llmzero_hpc.search.metrics import STEP_METRICS
 from llmzero_hpc.tasks.base import Split
 from llmzero_hpc.trainers.base import EvaluationSpec, PhaseSpec
-from llmzero_hpc.trainers.checkpoints import checkpoint_path
+from llmzero_hpc.trainers.checkpoints import checkpoint_path, complete_checkpoints
 from llmzero_hpc.trainers.specification import write_specification
 from llmzero_hpc.trainers.trl import evaluate, train
 
@@ -169,3 +170,20 @@ def test_what_the_user_can_cause_is_one_line_and_an_exit_code(
         error = capsys.readouterr().err
         assert words in error, error
         assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("largest", [500, 3000, 9000])
+def test_a_full_disk_is_a_storage_error(make_spec: Callable[..., PhaseSpec], tmp_path: Path, largest: int) -> None:
+    spec = make_spec()
+    file = tmp_path / "config.yaml"
+    write_specification(file, spec)
+    attempt = attempt_of(spec, 1).path
+
+    def with_small_files() -> int:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+        return train.main([str(file), str(attempt)])
+
+    assert exit_status(with_small_files) == StorageError.exit_code
+    assert complete_checkpoints(spec.checkpoints) in {(), (2,)}
+    run(spec, attempt=2)
+    assert list(adapters(spec)) == [2, 4]

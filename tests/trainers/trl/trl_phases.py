@@ -64,13 +64,22 @@ def metrics(spec: PhaseSpec, attempts: int = 1) -> dict[int, dict[str, float]]:
 
 def killed_at(spec: PhaseSpec, attempt: int, moment: str, occurrence: int) -> int:
     """Runs an attempt in a fork that is killed just before (or `after:`) a moment; its exit status."""
+
+    def dying() -> int:
+        _arm(moment, occurrence)
+        run(spec, attempt)
+        return 0
+
+    return exit_status(dying)
+
+
+def exit_status(action: Callable[[], int]) -> int:
+    """Runs an action in a fork and makes what it returns the exit status; negative for a signal."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            _arm(moment, occurrence)
-            run(spec, attempt)
-            code = 0
+            code = action()
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
