@@ -103,6 +103,7 @@ def measure(phases: int, ticks: int, interval: float, settled: int, folder: Path
         configuration={"epochs": 1000},
         rehearsal={"step_seconds": interval, "failure_rate": 0.0},
         validate_every_steps=_FIRST_JUDGED_STEP,
+        live_views=False,  # asked for only when a phase ends, which none does here before it has been measured
     )
     directory = _Counted.open(folder / "search")
     directory.write_tree(directory.read_tree().replacing(*(_longer(node) for node in tree.active())))

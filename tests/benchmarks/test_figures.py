@@ -80,6 +80,7 @@ def test_the_page_shows_every_figure() -> None:
     assert "18,785 (1)" in text
 
 
+@pytest.mark.slow
 def test_views_of_one_phase() -> None:
     cost = views_cost.measured(1)
     assert cost.nothing_changed.cpu < cost.all_at_once.cpu
