@@ -201,7 +201,7 @@ def _exit_codes() -> str:
         0: "All is well. Also when `run` was stopped by Ctrl-C, SIGTERM or `llmzero-hpc stop`: its phases go on.",
         1: "A bug in this program, with a traceback; or whoever read the output (`| head`) has gone.",
         USAGE: "The command line cannot be understood.",
-        INTERRUPTED: "Ctrl-C ended a command, `run` excepted.",
+        INTERRUPTED: "Ctrl-C ended a command; it stops the controller of `run` in order instead, with 0.",
     }
     known |= {kind.exit_code: _said(kind) for kind in classes if kind is not errors.LLMZeroError}
     head = (

@@ -1,0 +1,194 @@
+"""Commands beside each other: interrupted, stopped, two at once, with a reader that leaves, on a disk that fills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from command_line import PATIENCE, PROGRAM, CommandLine, run, started, wait_for
+
+from llmzero_hpc.search.node import NodeStatus
+from llmzero_hpc.store.search_directory import SearchDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from llmzero_hpc.search.tree import Tree
+
+SLOW = {"step_seconds": 0.1, "failure_rate": 0}
+
+
+@pytest.fixture
+def slow(command: CommandLine) -> CommandLine:
+    """A search whose only phase takes seconds."""
+    command.write(
+        name="slow", rehearsal=SLOW, budget={"iterations": 1}, configuration={"batch_size": 32, "epochs": 1.5}
+    )
+    return command
+
+
+def tree(command: CommandLine) -> Tree:
+    return SearchDirectory.open(command.folder / "state" / "slow").read_tree()
+
+
+def trains(command: CommandLine) -> bool:
+    if not (command.folder / "state" / "slow" / "tree.json").exists():
+        return False
+    return any(node.status is NodeStatus.RUNNING for node in tree(command))
+
+
+def all_steps_are_made(command: CommandLine) -> bool:
+    series = SearchDirectory.open(command.folder / "state" / "slow").metrics(0)
+    return bool(series.rows) and series.rows[-1].step == 24
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "stop"])
+def test_a_controller_that_is_ended_leaves_its_phase_running(how: str, slow: CommandLine) -> None:
+    with started("run", "search.yaml", folder=slow.folder) as first:
+        wait_for(lambda: trains(slow), "the phase runs")
+        if how == "stop":
+            said = slow("stop")
+            assert said.out == "The controller of slow stops after its current tick; running phases go on.\n"
+        else:
+            first.send_signal(signal.Signals[how])
+        out, err = first.communicate(timeout=PATIENCE)
+    assert first.returncode == 0
+    assert not err
+    assert out.splitlines()[-2:] == [
+        f"The controller stopped ({'stopped on request' if how == 'stop' else 'interrupted'}); running phases go on.",
+        "  next: `llmzero-hpc run slow` takes the search up again",
+    ]
+    assert "No sign of the controller" in slow("status").out
+    assert tree(slow)[0].status is NodeStatus.RUNNING
+    wait_for(lambda: all_steps_are_made(slow), "the phase has made all steps, without a controller")
+
+
+def test_a_search_goes_on_after_its_controller_was_interrupted(slow: CommandLine) -> None:
+    with started("run", "search.yaml", folder=slow.folder) as first:
+        wait_for(lambda: trains(slow), "the phase runs")
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=PATIENCE)
+    said = run("run", "slow", folder=slow.folder)
+    assert said.code == 0, said
+    assert "Best strategy" in said.out
+    (node,) = tree(slow)
+    assert node.status is NodeStatus.COMPLETED
+    assert len(node.attempts) == 1
+
+
+def test_of_two_controllers_the_second_gets_one_line(slow: CommandLine) -> None:
+    with started("run", "search.yaml", folder=slow.folder) as first:
+        wait_for(lambda: trains(slow), "the phase runs")
+        for again in (("run", "search.yaml"), ("run", "slow"), ("tick",)):
+            said = slow.refused(*again)
+            assert said.code == 5
+            assert f"is driven by process {first.pid} on" in said.err
+            assert "`llmzero-hpc stop` ends it" in said.err
+        assert first.poll() is None
+        assert "controller alive" in slow("status").out
+
+
+def test_a_phase_is_cancelled_while_a_controller_runs(slow: CommandLine) -> None:
+    with started("run", "search.yaml", folder=slow.folder):
+        wait_for(lambda: trains(slow), "the phase runs")
+        said = slow("cancel", "0")
+        assert said.out == "Node 0 (running) is cancelled at the controller's next tick.\n"
+        wait_for(lambda: tree(slow)[0].status is NodeStatus.CANCELLED, "the phase is cancelled")
+
+
+def test_watching_ends_with_the_search_and_can_be_interrupted(slow: CommandLine) -> None:
+    with started("run", "search.yaml", folder=slow.folder):
+        wait_for(lambda: trains(slow), "the phase runs")
+        with started("logs", "0", "--follow", folder=slow.folder) as reader:
+            assert "SIMULATED" in reader.stdout.readline()  # type: ignore[union-attr]  # it is a pipe
+            reader.send_signal(signal.SIGINT)
+            out, err = reader.communicate(timeout=PATIENCE)
+        assert reader.returncode == 130
+        assert "Traceback" not in out + err
+        watched = run("status", "--watch", folder=slow.folder)
+        assert watched.code == 0
+        assert "slow  finished" in watched.out
+
+
+@pytest.mark.parametrize("arguments", [("tree", "--json"), ("status",), ("logs", "0"), ("show", "0"), ("--help",)])
+def test_a_reader_that_leaves_is_no_traceback(arguments: tuple[str, ...], finished: CommandLine) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)  # as `| head` has, when it has seen enough
+    try:
+        done = subprocess.run(
+            [*PROGRAM, *arguments],
+            cwd=finished.folder,
+            check=False,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+        )
+    finally:
+        os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode == 1
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[bool]:
+    """A file system of its own for root; whoever is not root gets none (False)."""
+    folder.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", f"size={size}", "llmzero-test", str(folder)]
+    mounted = os.geteuid() == 0 and subprocess.run(mounting, capture_output=True, check=False).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_while_a_search_runs(command: CommandLine) -> None:
+    """A real tiny file system; skipped where none can be mounted (the store's tests limit file sizes there)."""
+    command.write(name="slow", rehearsal=SLOW, budget={"iterations": 1})
+    disk = command.folder / "state"
+    with small_disk(disk, "512k") as mounted:
+        if not mounted:
+            pytest.skip("needs to mount a file system")
+        with started("run", "search.yaml", folder=command.folder) as controller:
+            wait_for(lambda: trains(command), "the phase runs")
+            with (disk / "filler").open("wb", buffering=0) as filler:
+                try:
+                    while True:
+                        filler.write(bytes(4096))
+                except OSError:
+                    pass
+            _, err = controller.communicate(timeout=PATIENCE)
+        assert controller.returncode == 8, err
+        lines = err.splitlines()
+        assert lines[0].startswith("error: No space left on device while ")
+        assert lines[1:] == ["  next: free some space; the search goes on where it was"]
+        assert command("status").code == 0
+        (disk / "filler").unlink()
+        assert command("tick").code == 0
+
+
+def test_a_disk_that_may_only_be_read(finished: CommandLine, command: CommandLine) -> None:
+    """A real read-only file system; skipped where none can be mounted."""
+    command.write(name="slow")
+    disk = command.folder / "state"
+    with small_disk(disk, "16m") as mounted:
+        if not mounted:
+            pytest.skip("needs to mount a file system")
+        subprocess.run(["cp", "-r", str(finished.folder / "state" / "done"), str(disk)], check=True)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for writing in (("run", "search.yaml"), ("run", "done"), ("tick",), ("report",), ("pause", "done"),
+                        ("init", "state/new"), ("export", "state/out")):  # fmt: skip
+            if writing[0] == "pause":
+                assert command(*writing).code == 0  # it is over: nothing to write
+                continue
+            said = command.refused(*writing)
+            assert said.code == 8, said
+            assert "Read-only file system" in said.err
+        for reading in (("status",), ("tree",), ("show", "1"), ("logs", "1")):
+            assert command(*reading).code == 0
