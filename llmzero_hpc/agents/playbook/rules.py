@@ -264,7 +264,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "slowing",
         "Validation still improves, at less than half of its early pace: time to converge.",
-        "validation rises, and its later half at less than half of the pace of its earlier half",
+        "validation rises, and its later half at less than half of the pace of its earlier half, beyond the noise",
         "section 4.3.1 (SSMR-Bench phase 4): 're-tightens for convergence' with LR 5e-5 to 3e-5, KL 0.001 to 0.002, T "
         "1.1 to 1.0 and 'expanded response length'",
         Stance.TIGHTEN, Resume.LAST, reversible=True,
@@ -279,11 +279,12 @@ RULES: tuple[Rule, ...] = (
         "progress",
         "Healthy: validation rises steadily.",
         "validation rises without slowing down",
-        "section 4.3.2: 'capacity parameters should accumulate monotonically'",
-        Stance.TIGHTEN, Resume.LAST, reversible=True,
+        "section 4.3.2: 'capacity parameters should accumulate monotonically'; the learning rate is no finding of the "
+        "paper: a steady pace is far from its end, and the rules above take back what was too fast",
+        Stance.LOOSEN, Resume.LAST, reversible=True,
         remedies=(
-            (_lr(0.7), Move("batch_size", 0.5), Move("max_response_length", MORE_TOKENS)),
-            (_lr(0.8), Move("rollouts", MORE_ROLLOUTS)),
+            (_lr(1.4), Move("max_response_length", MORE_TOKENS)),
+            (_lr(0.7), Move("batch_size", 0.5), Move("rollouts", MORE_ROLLOUTS)),
         ),
         fires=lambda s: s.improving and not s.slowing,
         evidence=_validation,

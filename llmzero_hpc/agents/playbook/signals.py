@@ -92,13 +92,14 @@ class Signals:
 
     @property
     def slowing(self) -> bool:
-        """It improves, but at less than half of the pace of its beginning."""
+        """It improves, but at less than half of the pace of its beginning, by more than the noise explains."""
         if self.validation is None or not self.improving:
             return False
         points = self.validation.points
         half = len(points) // 2
         early, late = points[: half + 1], points[half:]
-        return secant(late) < secant(early) / 2
+        shortfall = (secant(early) / 2 - secant(late)) * (late[-1][0] - late[0][0])
+        return shortfall > self.validation.noise
 
 
 def read(series: Series, strategy: Series | None = None) -> Signals:
