@@ -26,6 +26,7 @@ from llmzero_hpc.agents.playbook import Playbook
 from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.controller import daemon as daemon_module
 from llmzero_hpc.controller.daemon import Daemon
+from llmzero_hpc.search import strategy as strategies
 from llmzero_hpc.search.node import NodeStatus
 from llmzero_hpc.store import control
 from llmzero_hpc.store.search_directory import SearchDirectory
@@ -107,8 +108,9 @@ def measure(phases: int, ticks: int, interval: float, settled: int, folder: Path
     )
     directory = _Counted.open(folder / "search")
     directory.write_tree(directory.read_tree().replacing(*(_longer(node) for node in tree.active())))
-    for node in tree:
-        write_phase_files(directory, node)
+    best = tree.best()
+    for part in strategies.path(tree, best.id) if best else ():
+        write_phase_files(directory, part.node)  # the early stopper compares with them, and reads no others
     with Daemon(directory) as daemon:
         controller = daemon.controller
         try:
