@@ -81,6 +81,7 @@ def test_init_overwrites_nothing(command: CommandLine) -> None:
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_the_rehearsal_of_init_runs_to_its_end(command: CommandLine) -> None:
     command("init", "--rehearsal")
     path = command.folder / "search.yaml"

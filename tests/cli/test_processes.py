@@ -68,6 +68,7 @@ def test_a_controller_that_is_ended_leaves_its_phase_running(how: str, slow: Com
     wait_for(lambda: all_steps_are_made(slow), "the phase has made all steps, without a controller")
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_after_its_controller_was_interrupted(slow: CommandLine) -> None:
     with started("run", "search.yaml", folder=slow.folder) as first:
         wait_for(lambda: trains(slow), "the phase runs")
@@ -101,6 +102,7 @@ def test_a_phase_is_cancelled_while_a_controller_runs(slow: CommandLine) -> None
         wait_for(lambda: tree(slow)[0].status is NodeStatus.CANCELLED, "the phase is cancelled")
 
 
+@pytest.mark.slow
 def test_watching_ends_with_the_search_and_can_be_interrupted(slow: CommandLine) -> None:
     with started("run", "search.yaml", folder=slow.folder):
         wait_for(lambda: trains(slow), "the phase runs")
