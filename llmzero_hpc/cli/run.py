@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -54,7 +55,7 @@ def run(
     if dry_run:
         _show_plan(config, as_json=as_json)
         return
-    _drive(_opened(config, state / config.name), take_over=take_over)
+    _drive_afresh(_opened(config, state / config.name), take_over=take_over)
 
 
 def tick(search: SearchArgument = None, state: StateOption = DEFAULT_STATE, take_over: TakeOverOption = False) -> None:
@@ -85,7 +86,7 @@ def demo(
     )
     typer.echo("A search over GRPO training phases. The policy is tiny, the training is real, and proposals come from")
     typer.echo("the playbook: rules over the metrics, no language model. Ctrl-C stops; the same command goes on.\n")
-    _drive(_opened(config, state / name))
+    _drive_afresh(_opened(config, state / name))
 
 
 def _opened(config: SearchConfig, root: Path) -> SearchDirectory:
@@ -112,6 +113,16 @@ def _prepare_model(config: SearchConfig) -> None:
     with Progress(*columns, transient=True) as progress:
         bar = progress.add_task("Warm-starting the policy (once on this machine)", total=None)
         resolve_model(config.model, lambda done, total: progress.update(bar, completed=done, total=total))
+
+
+def _drive_afresh(directory: SearchDirectory, *, take_over: bool = False) -> None:
+    """Drive in a process without the trainer's libraries, which the checks may have loaded and nothing can unload."""
+    if "torch" not in sys.modules:
+        _drive(directory, take_over=take_over)
+        return
+    sys.stdout.flush()
+    arguments = ["run", str(directory.root), *(["--take-over"] if take_over else [])]
+    os.execv(sys.executable, [sys.executable, "-m", "llmzero_hpc.cli.main", *arguments])  # noqa: S606 - no shell
 
 
 def _drive(directory: SearchDirectory, *, take_over: bool = False) -> None:

@@ -294,7 +294,7 @@ class Controller:
         if overdrawn:
             self._end_active_phases(overdrawn)
         elif control.is_paused(self._directory):
-            return "paused: `llmzero-hpc resume` goes on"
+            return f"paused: `llmzero-hpc resume {self._config.name}` goes on"
         else:
             self._plan()
             self._take_answers()

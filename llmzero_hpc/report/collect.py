@@ -104,7 +104,7 @@ def collect(
         state=state,
         paused=paused,
         simulated=config.trainer == "rehearsal",
-        next_step=_next_step(state, nodes, controller, refusal),
+        next_step=_next_step(config.name, state, nodes, controller, refusal),
         generated_at=now,
         best=_best(tree, best),
         test=_test(tree),
@@ -332,18 +332,18 @@ def _state(
 
 
 def _next_step(
-    state: SearchState, nodes: tuple[NodeReport, ...], controller: ControllerReport, refusal: str | None
+    name: str, state: SearchState, nodes: tuple[NodeReport, ...], controller: ControllerReport, refusal: str | None
 ) -> str:
     if state is SearchState.FINISHED:
         spent = refusal is not None
         return "Nothing: the search is over." if spent else "Nothing: no phase is left to expand, the search is over."
     if state is SearchState.PAUSED:
-        return "Running phases go on, nothing new starts; `llmzero-hpc resume` lifts the pause."
+        return f"Running phases go on, nothing new starts; `llmzero-hpc resume {name}` lifts the pause."
     if state is SearchState.NOT_STARTED:
-        return "Nothing runs yet; `llmzero-hpc run` starts it."
+        return f"Nothing runs yet; `llmzero-hpc run {name}` starts it."
     if state is SearchState.CONTROLLER_GONE:
         since = "" if controller.age_seconds is None else f" for {words.duration(controller.age_seconds)}"
-        return f"No sign of the controller{since}; jobs go on by themselves; `llmzero-hpc run` takes up again."
+        return f"No sign of the controller{since}; jobs go on by themselves; `llmzero-hpc run {name}` takes up again."
     if state is SearchState.WAITING:
         return f"Waits and tries again: {words.clipped(controller.last_error, 160)}"
     active = [node for node in nodes if node.is_active]

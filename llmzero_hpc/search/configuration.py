@@ -14,7 +14,9 @@ class Bounds:
     """Inclusive limits that a search sets inside the table's hard bounds; None leaves a side to the table."""
 
     low: float | None = None
+    """Smallest value that may be proposed."""
     high: float | None = None
+    """Largest value that may be proposed."""
 
 
 @dataclass(frozen=True, slots=True)

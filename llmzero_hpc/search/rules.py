@@ -19,14 +19,17 @@ class Rules:
     shaping_temperature: float = 0.3
     """Temperature of the exponential shaping of scores [T]."""
     failure_weight: float = 0.5
-    """[w_f]"""
+    """Penalty for the share of failed runs [w_f]."""
     early_stop_weight: float = 0.3
-    """[w_e]"""
+    """Penalty for the share of early-stopped runs [w_e]."""
     forgiven_failures: int = 2
-    """[o_f]"""
+    """Failures that cost nothing [o_f]."""
     max_evolve_children: int = 2
+    """Phases that may continue one phase; from-scratch phases take no place."""
     max_debug_children: int = 3
+    """Repairs that are tried of one failed phase."""
     max_debug_depth: int = 5
+    """Repairs of repairs in a row."""
     min_scratch_ratio: float = 0.2
     """From-scratch nodes, root included, among all nodes [rho_min]; 0 turns injection off."""
 

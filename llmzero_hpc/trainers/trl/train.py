@@ -72,7 +72,7 @@ class Phase:
         self._started = newest_state(spec.training_state)
         self._task = load_task(spec.task)
         self._writer = MetricsWriter(
-            attempt.metrics, int(attempt.path.name), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+            attempt.metrics, int(attempt.path.name), int(os.environ.get("LLMZERO_RESTART", "0"))
         )
         self._shape = step_shape(spec.configuration, spec.hardware)
         self._done = self._started[1].step - spec.first_step + 1 if self._started else 0
