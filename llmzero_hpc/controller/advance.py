@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from llmzero_hpc.search.metrics import Series
+    from llmzero_hpc.search.tree import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,22 @@ def advance_node(node: Node, attempt: Attempt, policy: Policy, *, hold: bool) ->
         problem = f"{fruitless} attempts in a row gained no checkpoint; the last ended as {ending}"
         return replace(node, status=NodeStatus.FAILED, problem=problem)
     return replace(node, status=NodeStatus.PROPOSED)
+
+
+def advance_evaluation(
+    evaluation: Evaluation, attempt: Attempt, result: tuple[float, dict[str, float]] | None, policy: Policy
+) -> Evaluation:
+    """An evaluation after its newest attempt was advanced. `result` is the score and those of the subtasks, if any."""
+    evaluation = replace(evaluation, attempts=(*evaluation.attempts[:-1], attempt))
+    if attempt.ending is Ending.COMPLETED and result is not None:
+        return replace(evaluation, score=result[0], subtask_scores=result[1])
+    if attempt.ending is Ending.COMPLETED:
+        return replace(evaluation, problem="the evaluation ended without a result")
+    if attempt.ending is Ending.ERROR:
+        return replace(evaluation, problem=f"the evaluation exited with code {attempt.exit_code}")
+    if attempt.is_over and attempt.number >= policy.max_attempts:
+        return replace(evaluation, problem=f"{attempt.number} attempts ended without a result")
+    return evaluation
 
 
 def attempts_without_progress(node: Node) -> int:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from llmzero_hpc.agents.base import Proposal, Repair, StopAnswer
 from llmzero_hpc.controller import questions as q
-from llmzero_hpc.controller.advance import JobReport, Policy, advance_attempt, advance_node, with_progress
+from llmzero_hpc.controller.advance import (
+    JobReport,
+    Policy,
+    advance_attempt,
+    advance_evaluation,
+    advance_node,
+    with_progress,
+)
 from llmzero_hpc.controller.desk import Question, QuestionKind
 from llmzero_hpc.controller.judging import Judging
 from llmzero_hpc.controller.progress import Progress
@@ -151,17 +158,24 @@ class Controller:
         seen: dict[str, JobObservation] = {}
         answered = not jobs or self._ask_cluster(lambda: seen.update(self._house.cluster.observe(jobs)))
         now = self._clock()
-        for node_id in [node.id for node in self.tree.active()]:
-            node = self.tree[node_id]  # the end of one may prune another
-            if node.attempt is not None and node.status is not NodeStatus.PROPOSED:
-                folder = self._directory.phase(node.id)
-                attempt = self._advanced(node.attempt, folder, seen, now=now, answered=answered)
-                series, complete = self._progress.observe(node)
-                node = with_progress(node, series, complete)
-                hold = attempt.is_over and self._can_be_judged(node) and self._judging.owes(node, now)
-                self._take_in(advance_node(node, attempt, self._policy, hold=hold))
+        advanced = [
+            self._advanced_node(node, seen, now=now, answered=answered)
+            for node in self.tree.active()
+            if node.attempt is not None and node.status is not NodeStatus.PROPOSED
+        ]
+        self._take_in([node for node in advanced if not node.status.is_final])
+        for node in advanced:
+            if node.status.is_final:
+                self._settle(node)
         if self.tree.evaluation and not self.tree.evaluation.is_over and self.tree.evaluation.attempts:
             self._advance_evaluation(self.tree.evaluation, seen, now=now, answered=answered)
+
+    def _advanced_node(self, node: Node, seen: Mapping[str, JobObservation], *, now: float, answered: bool) -> Node:
+        folder = self._directory.phase(node.id)
+        attempt = self._advanced(node.attempts[-1], folder, seen, now=now, answered=answered)
+        node = with_progress(node, *self._progress.observe(node))
+        hold = attempt.is_over and self._can_be_judged(node) and self._judging.owes(node, now)
+        return advance_node(node, attempt, self._policy, hold=hold)
 
     def _live_attempts(self) -> list[Attempt]:
         newest = [node.attempt for node in self.tree.active()]
@@ -181,16 +195,16 @@ class Controller:
         marker = read_marker(folder.attempt(attempt.number).marker)
         return advance_attempt(attempt, JobReport(now, answered, seen.get(attempt.name), marker), self._policy)
 
-    def _take_in(self, node: Node) -> None:
-        before = self.tree[node.id]
-        if node.status.is_final:
-            self._settle(node)
-            return
-        self._put(node)
-        if node.status is not before.status and node.status in {NodeStatus.RUNNING, NodeStatus.PROPOSED}:
+    def _take_in(self, nodes: list[Node]) -> None:
+        """All that goes on, in one commit."""
+        before = self.tree
+        self._commit(before.replacing(*nodes))
+        for node in nodes:
             ending = node.attempt.ending if node.attempt else None
-            again = f"attempt ended as {ending.value}; the phase goes on in another" if ending else "running"
-            self._say("phase", again, node.id)
+            if node.status is NodeStatus.PROPOSED and ending:
+                self._say("phase", f"attempt ended as {ending.value}; the phase goes on in another", node.id)
+            elif node.status is NodeStatus.RUNNING and before[node.id].status is not NodeStatus.RUNNING:
+                self._say("phase", "running", node.id)
 
     def _settle(self, node: Node) -> None:
         self._commit(settle(self.tree, node))
@@ -376,17 +390,8 @@ class Controller:
     ) -> None:
         folder = self._house.submission.evaluation_folder(evaluation)
         attempt = self._advanced(evaluation.attempts[-1], folder, seen, now=now, answered=answered)
-        evaluation = replace(evaluation, attempts=(*evaluation.attempts[:-1], attempt))
-        if attempt.ending is Ending.COMPLETED:
-            result = self._house.submission.evaluation_result(evaluation)
-            if result is None:
-                evaluation = replace(evaluation, problem="the evaluation ended without a result")
-            else:
-                evaluation = replace(evaluation, score=result[0], subtask_scores=result[1])
-        elif attempt.ending is Ending.ERROR:
-            evaluation = replace(evaluation, problem=f"the evaluation exited with code {attempt.exit_code}")
-        elif attempt.is_over and attempt.number >= self._policy.max_attempts:
-            evaluation = replace(evaluation, problem=f"{attempt.number} attempts ended without a result")
+        result = self._house.submission.evaluation_result(evaluation) if attempt.ending is Ending.COMPLETED else None
+        evaluation = advance_evaluation(evaluation, attempt, result, self._policy)
         self._commit(replace(self.tree, evaluation=evaluation))
         if evaluation.is_over:
             score = "no test score" if evaluation.score is None else f"test score {evaluation.score:.4f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -16,9 +16,13 @@ from llmzero_hpc.report.data import without_clock
 from llmzero_hpc.report.reading import read
 from llmzero_hpc.report.strategy_file import best_adapter, strategy_document
 from llmzero_hpc.search.node import NodeStatus
-from llmzero_hpc.store.search_directory import SearchDirectory
 from llmzero_hpc.tasks.chains.cache import ensure_policy
 from llmzero_hpc.trainers.checkpoints import is_adapter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llmzero_hpc.store.search_directory import SearchDirectory
 
 pytestmark = [pytest.mark.training, pytest.mark.slow]
 
