@@ -151,7 +151,7 @@ def _status(figures: Figures) -> str:
 ## `status`
 
 {PARALLEL} phases run, and `status` reads their metrics. The goal for a search of {first.nodes} phases is under
-{_STATUS_GOAL:g} s, of CPU time here, which is the wall time of an idle machine: {verdict}.
+{_STATUS_GOAL:g} s; by CPU time, which other load lengthens less than wall time: {verdict}.
 Bare Python is `python -c pass` ({first.python.cpu:.3f} s), the libraries are `python -c 'import typer, rich, pydantic'`
 ({first.libraries.cpu:.3f} s).
 

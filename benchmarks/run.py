@@ -1,4 +1,4 @@
-"""Measures everything and writes docs/benchmarks.md; `make bench` runs it (five to ten minutes).
+"""Measures everything and writes docs/benchmarks.md; `make bench` runs it (about five minutes).
 
     python benchmarks/run.py [PAGE] [--quick]
 
