@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmzero_hpc.cli.locate import DEFAULT_STATE, NodeArgument, SearchArgument, StateOption, existing_node, locate
+from llmzero_hpc.cli.watching import busy
 from llmzero_hpc.errors import ConfigurationError, SearchNotFoundError
 from llmzero_hpc.report import words
 
@@ -144,7 +145,8 @@ def plot(
     directory = locate(search, state)
     if node is not None:
         existing_node(directory, node)
-    refresh(directory.root)
+    with busy("Drawing"):
+        refresh(directory.root)
     folder = directory.root / "plots" if node is None else directory.phase(node).plots
     pictures = sorted(folder.glob("*.png")) + sorted(folder.glob("*.svg"))
     if not pictures:
@@ -157,7 +159,10 @@ def report(search: SearchArgument = None, state: StateOption = DEFAULT_STATE) ->
     """Write the report (one HTML file, no network), the pictures and the HDF5 files anew."""
     from llmzero_hpc.report.views import refresh
 
-    typer.echo(str(refresh(locate(search, state).root).report))
+    directory = locate(search, state)
+    with busy("Writing the report"):
+        refreshed = refresh(directory.root)
+    typer.echo(str(refreshed.report))
 
 
 def export(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmzero_hpc.cli.locate import DEFAULT_STATE, SearchArgument, StateOption, locate
+from llmzero_hpc.cli.watching import busy, following
 
 if TYPE_CHECKING:
     from llmzero_hpc.config import SearchConfig
@@ -93,7 +94,8 @@ def _opened(config: SearchConfig, root: Path) -> SearchDirectory:
     from llmzero_hpc.controller.creation import opened_or_created
 
     _prepare_model(config)
-    return opened_or_created(config, root, time.time())
+    with busy("Checking model, data and reward"):
+        return opened_or_created(config, root, time.time())
 
 
 def _prepare_model(config: SearchConfig) -> None:
@@ -128,7 +130,6 @@ def _drive_afresh(directory: SearchDirectory, *, take_over: bool = False) -> Non
 def _drive(directory: SearchDirectory, *, take_over: bool = False) -> None:
     from rich.console import Console
 
-    from llmzero_hpc.cli.watching import following
     from llmzero_hpc.controller.daemon import Daemon
     from llmzero_hpc.report.reading import read
     from llmzero_hpc.report.terminal import strategy_view, tree_view
@@ -143,7 +144,7 @@ def _drive(directory: SearchDirectory, *, take_over: bool = False) -> None:
             console.print(f"The controller stopped ({end.reason}); running phases go on.")
             console.print(f"  next: `llmzero-hpc run {name}` takes the search up again")
             return
-        with console.status("Writing the report"):
+        with busy("Writing the report"):
             complete = daemon.views.refresh()
     data = read(directory)
     console.print()
@@ -160,7 +161,8 @@ def _show_plan(config: SearchConfig, *, as_json: bool) -> None:
     from llmzero_hpc.controller.creation import checked
 
     _prepare_model(config)
-    rows = checked(config)
+    with busy("Checking model, data and reward"):
+        rows = checked(config)
     steps = config.configuration.steps(rows)
     validations = -(-steps // config.validate_every_steps)
     plan = {

@@ -19,6 +19,15 @@ _LOOKS_PER_SECOND = 2
 
 
 @contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Say what takes a while, on a terminal's error stream, until the block is left."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
+@contextmanager
 def following(directory: SearchDirectory, console: Console) -> Iterator[Callable[[], None]]:
     """Show the search until the block is left; what it yields is called whenever there may be something new."""
     if console.is_terminal:

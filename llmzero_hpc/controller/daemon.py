@@ -81,7 +81,6 @@ class Daemon:
     def __exit__(self, *_: object) -> None:
         """Let go of the lease; running phases go on."""
         self._desk.close()
-        self.views.close()
         self._lease.release()
 
     def tick(self) -> Outcome:

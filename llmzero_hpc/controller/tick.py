@@ -232,21 +232,21 @@ class Controller:
         return any(other.id != node.id for other in self.tree.scored())
 
     def _take_answers(self) -> None:
-        """Ask what is due, take what came, until nothing comes at once any more."""
+        """Ask what is due now, take what came, until nothing comes at once any more."""
+        now = self._clock()
         while True:
-            self._ask_what_is_due()
+            self._ask_what_is_due(now)
             answers = self._house.desk.take()
             if not answers:
                 return
             for question, answer in answers.items():
                 node = self.tree[question.node]
                 if question.kind is QuestionKind.JUDGE:
-                    self._take_judgement(node, question.step, answer)
+                    self._take_judgement(node, question.step, answer, now)
                 elif node.status is NodeStatus.PLANNED:
                     self._take_proposal(node, answer)
 
-    def _ask_what_is_due(self) -> None:
-        now = self._clock()
+    def _ask_what_is_due(self, now: float) -> None:
         agents, desk = self._house.agents, self._house.desk
         for node in self.tree.active():
             if node.status is NodeStatus.PLANNED:
@@ -261,13 +261,13 @@ class Controller:
             if step is not None and (stop := self._questions.stop(self.tree, node, step)) is not None:
                 desk.ask(Question(QuestionKind.JUDGE, node.id, step), partial(agents.judge, stop))
 
-    def _take_judgement(self, node: Node, step: int, answer: Answer) -> None:
-        self._judging.judged(node.id, step, self._clock())
+    def _take_judgement(self, node: Node, step: int, answer: Answer, now: float) -> None:
+        self._judging.judged(node.id, step, now)
         value = answer.value
         if not isinstance(value, StopAnswer):
             self._say("agent", f"the early stopper failed, so the phase continues: {answer.error}", node.id)
         elif value.stop and node.is_active and node.stop is None:
-            self._stop(node, StopDecision(step, value.reason, value.author, self._clock()))
+            self._stop(node, StopDecision(step, value.reason, value.author, now))
 
     def _stop(self, node: Node, decision: StopDecision) -> None:
         self._put(

@@ -34,15 +34,10 @@ class Views:
             self._process = self._start()
 
     def refresh(self) -> bool:
-        """Refresh now and wait for it; whether it succeeded."""
-        self.close()
-        return self._start().wait() == 0
-
-    def close(self) -> None:
-        """Wait for a refresh under way."""
+        """Refresh now and wait for it, and for one under way; whether it succeeded. One that runs outlives us."""
         if self._process is not None:
             self._process.wait()
-            self._process = None
+        return self._start().wait() == 0
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

@@ -402,3 +402,23 @@ def test_a_relative_folder_is_good_enough(tmp_path: Path, monkeypatch: pytest.Mo
     world.tick()
     assert world.live()[0].request.directory == tmp_path / "state" / "s" / "phases" / "0000" / "attempts" / "1"
     assert world.finish([0.4]).finished
+
+
+def test_a_tick_ends_however_short_the_interval_of_judgements(tmp_path: Path) -> None:
+    asked = []
+
+    class Counting(Playbook):
+        def judge(self, request: StopRequest) -> StopAnswer:
+            asked.append(request.node.id)
+            return StopAnswer(stop=False, reason="", author="test")
+
+    early_stop = {"interval_seconds": 1e-6, "first_step": 2}
+    world = World(tmp_path / "s", small_config(early_stop=early_stop), Counting())
+    world.tick()
+    world.train(world.live()[0], [0.5, 0.5, 0.5, 0.5])
+    world.end(world.live()[0])
+    world.tick()
+    world.train(world.live()[0], [0.2, 0.3])
+    world.tick()
+    world.tick()
+    assert asked == [1], "at most once a tick, from the second look on"
