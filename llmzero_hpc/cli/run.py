@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import time
@@ -56,7 +55,7 @@ def run(
     if dry_run:
         _show_plan(config, as_json=as_json)
         return
-    _drive_afresh(_opened(config, state / config.name), take_over=take_over)
+    _drive(_opened(config, state / config.name), take_over=take_over)
 
 
 def tick(search: SearchArgument = None, state: StateOption = DEFAULT_STATE, take_over: TakeOverOption = False) -> None:
@@ -87,15 +86,16 @@ def demo(
     )
     typer.echo("A search over GRPO training phases. The policy is tiny, the training is real, and proposals come from")
     typer.echo("the playbook: rules over the metrics, no language model. Ctrl-C stops; the same command goes on.\n")
-    _drive_afresh(_opened(config, state / name))
+    _drive(_opened(config, state / name))
 
 
 def _opened(config: SearchConfig, root: Path) -> SearchDirectory:
-    from llmzero_hpc.controller.creation import opened_or_created
+    from llmzero_hpc.controller.apart import apart
+    from llmzero_hpc.controller.creation import checked, opened_or_created
 
     _prepare_model(config)
     with busy("Checking model, data and reward"):
-        return opened_or_created(config, root, time.time())
+        return opened_or_created(config, root, time.time(), lambda config: apart(checked, config))
 
 
 def _prepare_model(config: SearchConfig) -> None:
@@ -104,6 +104,7 @@ def _prepare_model(config: SearchConfig) -> None:
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from llmzero_hpc.controller.apart import apart
     from llmzero_hpc.tasks.models import resolve_model
 
     columns = (
@@ -114,17 +115,8 @@ def _prepare_model(config: SearchConfig) -> None:
     )
     with Progress(*columns, transient=True) as progress:
         bar = progress.add_task("Warm-starting the policy (once on this machine)", total=None)
-        resolve_model(config.model, lambda done, total: progress.update(bar, completed=done, total=total))
-
-
-def _drive_afresh(directory: SearchDirectory, *, take_over: bool = False) -> None:
-    """Drive in a process without the trainer's libraries, which the checks may have loaded and nothing can unload."""
-    if "torch" not in sys.modules:
-        _drive(directory, take_over=take_over)
-        return
-    sys.stdout.flush()
-    arguments = ["run", str(directory.root), *(["--take-over"] if take_over else [])]
-    os.execv(sys.executable, [sys.executable, "-m", "llmzero_hpc.cli.main", *arguments])  # noqa: S606 - no shell
+        update = lambda done, total: progress.update(bar, completed=done, total=total)  # noqa: E731
+        apart(resolve_model, config.model, progress=update)
 
 
 def _drive(directory: SearchDirectory, *, take_over: bool = False) -> None:
@@ -158,11 +150,12 @@ def _drive(directory: SearchDirectory, *, take_over: bool = False) -> None:
 
 
 def _show_plan(config: SearchConfig, *, as_json: bool) -> None:
+    from llmzero_hpc.controller.apart import apart
     from llmzero_hpc.controller.creation import checked
 
     _prepare_model(config)
     with busy("Checking model, data and reward"):
-        rows = checked(config)
+        rows = apart(checked, config)
     steps = config.configuration.steps(rows)
     validations = -(-steps // config.validate_every_steps)
     plan = {

@@ -9,6 +9,7 @@ from llmzero_hpc.store.search_directory import SearchDirectory, SearchRecord
 from llmzero_hpc.trainers.registry import make_trainer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from llmzero_hpc.config import SearchConfig
@@ -29,24 +30,28 @@ def checked(config: SearchConfig) -> int:
     return trainer.train_rows(config)
 
 
-def create(config: SearchConfig, root: Path, now: float) -> SearchDirectory:
-    """A new search in `root`, checked and frozen.
+def create(
+    config: SearchConfig, root: Path, now: float, check: Callable[[SearchConfig], int] = checked
+) -> SearchDirectory:
+    """A new search in `root`, checked by `check` (which may do it elsewhere) and frozen.
 
     Raises:
         ConfigurationError, MissingDependencyError: as `checked`; or `root` holds a search already.
         StorageError: the folder cannot be written.
     """
-    return SearchDirectory.create(root, SearchRecord.new(config, checked(config), now))
+    return SearchDirectory.create(root, SearchRecord.new(config, check(config), now))
 
 
-def opened_or_created(config: SearchConfig, root: Path, now: float) -> SearchDirectory:
+def opened_or_created(
+    config: SearchConfig, root: Path, now: float, check: Callable[[SearchConfig], int] = checked
+) -> SearchDirectory:
     """The search in `root` if it is this very one, or a new one.
 
     Raises:
         ConfigurationError: `root` holds a search with other settings; or as `create`.
     """
     if not (root / "search.json").exists():
-        return create(config, root, now)
+        return create(config, root, now, check)
     directory = SearchDirectory.open(root)
     changed = [
         key for key in type(config).model_fields if getattr(config, key) != getattr(directory.record.config, key)
