@@ -80,10 +80,12 @@ def _count_durable_steps(root: Path, kill_at: int | None, counted: Any) -> None:
 
     def around(call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **keywords: Any) -> Any:
-            if not any("daemon.json" in str(argument) for argument in args):  # the heartbeat decides nothing
+            paths = [os.fspath(argument) for argument in args if isinstance(argument, str | os.PathLike)]
+            decides = not any("daemon.json" in str(path) for path in paths)  # the heartbeat changes no result
+            if decides:
                 step()
             result = call(*args, **keywords)
-            if not any("daemon.json" in str(argument) for argument in args):
+            if decides:
                 step()
             return result
 
