@@ -257,7 +257,7 @@ def _best(results: list[dict]) -> list[str]:  # type: ignore[type-arg]
             lines.append("")
     return [
         *lines,
-        "Both were picked after the fact, on the seeds that they were measured on: a difference between them is a lead to",
+        "Both were picked after the fact, on the seeds that they were measured on: their difference is a lead to",
         "follow on fresh seeds, no finding.",
     ]
 

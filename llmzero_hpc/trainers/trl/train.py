@@ -102,6 +102,9 @@ class Phase:
             self.trainer.train()
         else:
             self._write_due_row()
+        # Processes that exit with their threads still connected are now and then aborted, which looks like a failure.
+        self.trainer.accelerator.wait_for_everyone()
+        self.trainer.accelerator.end_training()
 
     def _load(self) -> None:
         import torch
