@@ -61,17 +61,7 @@ def train(spec: PhaseSpec, attempt: AttemptDirectory) -> None:
     Raises:
         LLMZeroError: the model, the data, the reward or the disk is not as it should be.
     """
-    try:
-        Phase(spec, attempt).run()
-    finally:
-        _leave_the_group()
-
-
-def _leave_the_group() -> None:
-    """Part from the other processes in order: a thread of the group that is still there aborts Python's exit."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    Phase(spec, attempt).run()
 
 
 class Phase:
