@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from llmzero_hpc.search.tree import Tree
 
-SLOW = {"step_seconds": 0.1, "failure_rate": 0}
+SLOW = {"step_seconds": 0.25, "failure_rate": 0}
 
 
 @pytest.fixture
@@ -95,6 +95,7 @@ def test_of_two_controllers_the_second_gets_one_line(slow: CommandLine) -> None:
 
 
 def test_a_phase_is_cancelled_while_a_controller_runs(slow: CommandLine) -> None:
+    slow.write(name="slow", rehearsal=SLOW | {"step_seconds": 30.0}, budget={"iterations": 1})
     with started("run", "search.yaml", folder=slow.folder):
         wait_for(lambda: trains(slow), "the phase runs")
         said = slow("cancel", "0")
@@ -104,6 +105,7 @@ def test_a_phase_is_cancelled_while_a_controller_runs(slow: CommandLine) -> None
 
 @pytest.mark.slow
 def test_watching_ends_with_the_search_and_can_be_interrupted(slow: CommandLine) -> None:
+    slow.write(name="slow", rehearsal=SLOW | {"step_seconds": 30.0}, budget={"iterations": 1})
     with started("run", "search.yaml", folder=slow.folder):
         wait_for(lambda: trains(slow), "the phase runs")
         with started("logs", "0", "--follow", folder=slow.folder) as reader:
@@ -112,6 +114,7 @@ def test_watching_ends_with_the_search_and_can_be_interrupted(slow: CommandLine)
             out, err = reader.communicate(timeout=PATIENCE)
         assert reader.returncode == 130
         assert "Traceback" not in out + err
+        assert slow("cancel", "0").code == 0, "so that the search ends"
         watched = run("status", "--watch", folder=slow.folder)
         assert watched.code == 0
         assert "slow  finished" in watched.out
