@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -108,11 +109,21 @@ def run(*arguments: str | Path, folder: Path, **options: Any) -> Said:
     return Said(done.returncode, done.stdout, done.stderr)
 
 
+def _listen_to_ctrl_c() -> None:
+    """As in a terminal: where the tests run in a shell's background, programs start with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def started(*arguments: str | Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A command that goes on meanwhile; killed at the end if it still runs."""
     process = subprocess.Popen(
-        [*PROGRAM, *map(str, arguments)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*PROGRAM, *map(str, arguments)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_listen_to_ctrl_c,  # noqa: PLW1509 - the tests start no threads
     )
     try:
         yield process
