@@ -6,7 +6,7 @@ The real local cluster runs in `test_kills.py`; here every ending, outage and lo
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from llmzero_hpc.agents.playbook import Playbook
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from llmzero_hpc.agents.base import Agents
     from llmzero_hpc.search.configuration import Configuration
-    from llmzero_hpc.search.node import Attempt, Node
+    from llmzero_hpc.search.node import Node
     from llmzero_hpc.search.tree import Tree
 
 
@@ -267,8 +267,3 @@ def make_checkpoint(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     (path / "adapter_config.json").write_text("{}")
     (path / "adapter_model.safetensors").write_bytes(b"weights")
-
-
-def ended(attempt: Attempt, **changes: object) -> Attempt:
-    """An attempt with changes, for tables of endings."""
-    return replace(attempt, **changes)  # type: ignore[arg-type]
