@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := constraints/cpu.txt
-FAST := not slow and not training and not browser
+FAST := not slow and not training and not browser and not slurm
 
 .PHONY: help demo test check bench format docs clean
 

@@ -19,8 +19,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmzero_hpc.config import ChainsTask, Hardware, Rehearsal
 from llmzero_hpc.search.configuration import Configuration
+from llmzero_hpc.sections import ChainsTask, Hardware, Rehearsal
 from llmzero_hpc.store.atomic import write_bytes, write_json
 from llmzero_hpc.store.metrics_log import read_series
 from llmzero_hpc.tasks.models import BUILTIN_CHAINS, resolve_model

@@ -12,7 +12,7 @@ from measuring import HEAVY
 from status_cost import PARALLEL, ImportTime, StatusCost
 from views_cost import ViewsCost
 
-from llmzero_hpc.config import EarlyStop
+from llmzero_hpc.sections import EarlyStop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

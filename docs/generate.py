@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 from llmzero_hpc import errors
 from llmzero_hpc.agents.playbook.document import page as playbook_page
 from llmzero_hpc.cli.main import INTERRUPTED, USAGE, app
-from llmzero_hpc.config import ChainsTask, FilesTask, SearchConfig
+from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.search.configuration import Bounds, Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS, ParameterClass
+from llmzero_hpc.sections import ChainsTask, FilesTask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

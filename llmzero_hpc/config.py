@@ -7,133 +7,34 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.mistakes import Mistake, closest, explained
 from llmzero_hpc.search.configuration import Bounds, Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
 from llmzero_hpc.search.rules import Rules
+from llmzero_hpc.sections import (
+    Agents,
+    Budget,
+    ClusterConfig,
+    EarlyStop,
+    FilesTask,
+    Hardware,
+    Housekeeping,
+    LocalClusterConfig,
+    Notify,
+    Rehearsal,
+    Section,
+    SlurmClusterConfig,
+    TaskConfig,
+)
 
 NAME_PATTERN = "[a-z0-9][a-z0-9_-]{0,39}"
 """What a search may be called: it names a folder and jobs."""
 
 
-class _Section(BaseModel):
-    """Frozen, and no key is ever ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ChainsTask(_Section):
-    """Two-length arithmetic chains modulo 10: the task of the demo."""
-
-    name: Literal["chains"] = "chains"
-    """Chosen by this name."""
-
-
-class FilesTask(_Section):
-    """Your own data: JSONL or parquet rows and a Python file with `compute_score`, as VeRL takes them."""
-
-    name: Literal["files"] = "files"
-    """Chosen by this name."""
-    train: Path
-    """Rows to train on (`.jsonl` or `.parquet`), from the folder of `search.yaml`, as all paths in it."""
-    validation: Path
-    """Rows whose mean score selects checkpoints and strategies."""
-    test: Path | None = None
-    """Rows that are scored once, at the end, for the best strategy; none leaves that out."""
-    reward: Path
-    """Python file with the reward function."""
-    reward_function: str = "compute_score"
-    """Its name in that file; called as `(data_source, solution_str, ground_truth, extra_info=None)`."""
-    max_prompt_length: Annotated[int, Field(ge=1)] = 1024
-    """Longest prompt in tokens; longer ones are refused when the search is created."""
-
-
-TaskConfig = Annotated[ChainsTask | FilesTask, Field(discriminator="name")]
-
-
-class Hardware(_Section):
-    """What one phase runs on."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where phases train; `auto` is `cuda` when `gpus` is above 0."""
-    gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs of a phase; 0 on a CPU."""
-    threads: Annotated[int, Field(ge=1)] = 1
-    """CPU threads of a phase; with 1, training repeats to the bit."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the base model; the adapter is float32. `auto` is `bfloat16` on GPUs and `float32` on a CPU."""
-    vllm: bool = False
-    """Generate rollouts with vLLM, colocated on the training GPUs."""
-    vllm_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.4
-    """Share of GPU memory that vLLM takes."""
-    deepspeed_stage: Literal[0, 2, 3] = 0
-    """ZeRO stage with several GPUs; 0 trains without DeepSpeed."""
-    gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, more time."""
-    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
-    """Responses in one forward and backward pass on each device; None takes a mini-batch at once."""
-
-    @property
-    def devices(self) -> int:
-        """What a phase is charged for: its GPUs, or its CPU threads without any."""
-        return self.gpus or self.threads
-
-
-class Budget(_Section):
-    """When the search ends. Each limit is checked before a submission; None means no limit."""
-
-    iterations: Annotated[int, Field(ge=1)] = 16
-    """Phases to train; those cancelled before they started are not counted."""
-    device_hours: Annotated[float, Field(gt=0)] | None = None
-    """GPU-hours, or CPU-hours without a GPU, of all attempts together."""
-    deadline_hours: Annotated[float, Field(gt=0)] | None = None
-    """Wall hours since the search was created."""
-
-
-class EarlyStop(_Section):
-    """When running phases are judged (section 3.5)."""
-
-    enabled: bool = True
-    """Whether phases are judged at all."""
-    interval_seconds: Annotated[float, Field(ge=0)] = 900.0
-    """Seconds between two judgements of a phase; 0 judges every validation, in order, so that runs repeat exactly."""
-    first_step: Annotated[int, Field(ge=1)] = 10
-    """Steps of the phase before the first judgement."""
-
-
-class Agents(_Section):
-    """Who proposes, stops and repairs."""
-
-    kind: Literal["playbook"] = "playbook"
-    """`playbook`: rules over the metrics, without a language model (docs/playbook.md)."""
-
-
-class LocalClusterConfig(_Section):
-    """The machine itself, through submitit's local executor."""
-
-    kind: Literal["local"] = "local"
-    """`local`: phases are processes on this machine."""
-    time_limit_minutes: Annotated[float, Field(gt=0)] = 24 * 60.0
-    """Longest run of one attempt; a phase goes on in the next attempt from its newest checkpoint."""
-    grace_seconds: Annotated[float, Field(ge=0)] = 5.0
-    """How long a job may be unknown to the cluster, without a marker, before it counts as vanished."""
-
-
-class Rehearsal(_Section):
-    """How the rehearsal trainer behaves; nothing is trained."""
-
-    step_seconds: Annotated[float, Field(ge=0)] = 0.05
-    """How long a made-up step takes."""
-    train_rows: Annotated[int, Field(ge=1)] = 512
-    """Rows that the training split is said to have."""
-    failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of phases that exit with an error."""
-
-
-class SearchConfig(_Section):
+class SearchConfig(Section):
     """One search, frozen at its creation into `search.json`."""
 
     name: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
@@ -166,12 +67,16 @@ class SearchConfig(_Section):
     """When running phases are judged."""
     agents: Agents = Agents()
     """Who proposes, stops and repairs."""
-    cluster: LocalClusterConfig = LocalClusterConfig()
+    cluster: ClusterConfig = LocalClusterConfig()
     """Where phases run."""
     hardware: Hardware = Hardware()
     """What one phase runs on."""
     rehearsal: Rehearsal = Rehearsal()
     """How the rehearsal trainer behaves."""
+    notify: Notify = Notify()
+    """Who is told when the search ends, stalls or needs a decision."""
+    housekeeping: Housekeeping = Housekeeping()
+    """What is kept on disk."""
     tick_seconds: Annotated[float, Field(gt=0)] = 30.0
     """Floor between two ticks."""
     live_views: bool = True
@@ -184,6 +89,11 @@ class SearchConfig(_Section):
         """
         high = self.bounds.get("max_response_length", Bounds()).high
         return configuration.max_response_length if high is None else int(high)
+
+    @field_validator("cluster", mode="before")
+    @classmethod
+    def _local_by_default(cls, value: Any) -> Any:
+        return {"kind": "local", **value} if isinstance(value, dict) else value
 
     @field_validator("configuration", mode="before")
     @classmethod
@@ -290,4 +200,9 @@ def _with_absolute_paths(config: SearchConfig, folder: Path) -> SearchConfig:
             if (value := getattr(task, key)) is not None
         }
         task = task.model_copy(update=paths)
-    return config.model_copy(update={"model": model, "task": task})
+    cluster = config.cluster
+    if isinstance(cluster, SlurmClusterConfig):
+        own = {"profiles": cluster.profiles, "templates": cluster.templates}
+        folders = {key: folder / value.expanduser() for key, value in own.items() if value is not None}
+        cluster = cluster.model_copy(update=folders)
+    return config.model_copy(update={"model": model, "task": task, "cluster": cluster})

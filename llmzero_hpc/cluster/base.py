@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -35,12 +36,35 @@ class JobState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Charge:
+    """What the cluster's accounting says a job cost: device-seconds (GPUs, or CPUs without any) of all its runs.
+
+    `final` once every run has ended and is in the books; until then the figure may still grow.
+    """
+
+    device_seconds: float
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
 class JobObservation:
-    """One witness on a job. `started_at` is None while unknown; `reason` is the cluster's own word, for people."""
+    """One witness on a job.
+
+    Attributes:
+        state: what the cluster says.
+        started_at: start of its present or last run, seconds since the epoch; None while unknown.
+        reason: the cluster's own word (why it is pending, how it ended), for people.
+        restarts: how often the cluster requeued it.
+        hosts: the machines of its present or last run, as the cluster writes lists of them; empty while unknown.
+        charge: what accounting says it cost; None where accounting has not been asked, or said nothing.
+    """
 
     state: JobState
     started_at: float | None = None
     reason: str = ""
+    restarts: int = 0
+    hosts: str = ""
+    charge: Charge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +72,9 @@ class JobRequest:
     """A job to run.
 
     `name` is unique for ever: one attempt of one node. `directory` is the attempt's folder; `cluster.phase_job` runs
-    `plan` there, logs to `trainer.log`, and writes the marker last. `devices` are GPUs, or CPUs when `gpus` is false.
+    `plan` there, logs to `trainer.log`, and writes the marker last. `devices` are all its GPUs, or its CPUs on each of
+    `nodes` machines when `gpus` is false. `progress` is a folder whose content changes when the phase gains a
+    checkpoint: a run that ends at its time limit without such a change is not worth another in the same job.
     """
 
     name: str
@@ -57,7 +83,20 @@ class JobRequest:
     attempt: int
     devices: int
     gpus: bool
-    time_limit_seconds: float
+    time_limit_seconds: float | None
+    """None: the cluster's own."""
+    nodes: int = 1
+    avoid: str = ""
+    """Machines that are to be avoided, as `JobObservation.hosts` writes them."""
+    progress: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a submission would be: the very script, and the cluster's own estimate of the start, for people."""
+
+    script: str
+    estimate: str
 
 
 class Cluster(ABC):
@@ -66,7 +105,15 @@ class Cluster(ABC):
     A job outlives the controller: killing it at any instant neither ends nor doubles a job. Absence is not
     completion: a job that `observe` leaves out is unknown at the moment, no more. A call that raises `ClusterError`
     has told nothing, and changes nothing.
+
+    `calls` counts the commands sent to the cluster, by name, for people; `keeps_accounts` says whether `observe` may
+    bring a `Charge` for jobs that have ended, so that it is worth asking for them again.
     """
+
+    keeps_accounts: bool = False
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
 
     @abstractmethod
     def submit(self, request: JobRequest) -> Job:
@@ -74,6 +121,14 @@ class Cluster(ABC):
 
         Raises:
             ClusterError: it was refused, **or its fate is unknown**: ask `find` before trying again.
+        """
+
+    @abstractmethod
+    def preview(self, request: JobRequest) -> Preview:
+        """What `submit` would hand to the cluster. Submits nothing, and may write below `request.directory` only.
+
+        Raises:
+            ClusterError: it would be refused; the message is the cluster's.
         """
 
     @abstractmethod

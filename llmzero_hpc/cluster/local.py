@@ -6,13 +6,14 @@ import contextlib
 import importlib.util
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmzero_hpc.cluster.base import Cluster, JobObservation, JobRequest, JobState
+from llmzero_hpc.cluster.base import Cluster, JobObservation, JobRequest, JobState, Preview
 from llmzero_hpc.cluster.gpus import visible_gpus
 from llmzero_hpc.cluster.local_submit import Ticket, take_ticket
 from llmzero_hpc.cluster.phase_job import PhaseJob, read_claim, scrubbed
@@ -41,6 +42,7 @@ class LocalCluster(Cluster):
             raise MissingDependencyError(
                 "submitit, which starts jobs on this machine, is not installed", "pip install 'llmzero-hpc[local]'"
             )
+        super().__init__()
         self._directory = directory
         self._grace_seconds = grace_seconds
         self._submit_timeout_seconds = submit_timeout_seconds
@@ -62,6 +64,11 @@ class LocalCluster(Cluster):
         if not ticket.accepted:
             raise ClusterError(f"{request.name} was not started: {_last_line(folder / 'launcher.log')}")
         return _job(request.name, ticket)
+
+    def preview(self, request: JobRequest) -> Preview:
+        """The command, as a shell would take it; there is no queue."""
+        variables = [f"{key}={value}" for key, value in request.plan.environment.items()]
+        return Preview(shlex.join([*variables, *request.plan.command]) + "\n", "at once")
 
     def find(self, name: str, directory: Path) -> Job | None:
         """The job, if it was accepted. A launcher that has not come to that yet never will after this call."""
@@ -198,7 +205,8 @@ def _ended(directory: Path, name: str) -> JobObservation | None:
         return JobObservation(JobState.FAILED, marker.started_at, reason)
     if _cancel_file(directory, name).exists():
         return JobObservation(JobState.CANCELLED, marker.started_at, reason)
-    if marker.ended_at - marker.started_at >= _request(_submission(directory, name))["time_limit_seconds"]:
+    limit = _request(_submission(directory, name))["time_limit_seconds"]
+    if limit is not None and marker.ended_at - marker.started_at >= limit:
         return JobObservation(JobState.TIME_LIMIT, marker.started_at, reason)
     return JobObservation(JobState.PREEMPTED, marker.started_at, f"ended from outside, {reason}")
 

@@ -19,6 +19,7 @@ from llmzero_hpc.cluster.phase_job import PhaseJob
 from llmzero_hpc.cluster.processes import processes_of
 from llmzero_hpc.store.atomic import create_bytes, json_bytes, read_bytes, write_json
 
+_NO_LIMIT_SECONDS = 365 * 86400.0
 _BACKSTOP_SECONDS = 600.0
 """The phase job keeps the time limit itself, submitit's is far behind it."""
 
@@ -56,7 +57,7 @@ def submit(request_file: Path) -> str:
 
     job = PhaseJob(**json.loads(request_file.read_text(encoding="utf-8")))
     executor = LocalExecutor(folder=request_file.parent)
-    minutes = (job.time_limit_seconds + 2 * job.grace_seconds + _BACKSTOP_SECONDS) / 60
+    minutes = ((job.time_limit_seconds or _NO_LIMIT_SECONDS) + 2 * job.grace_seconds + _BACKSTOP_SECONDS) / 60
     executor.update_parameters(timeout_min=minutes, signal_delay_s=0)
     ticket_file = request_file.with_suffix(".ticket")
     ticket = take_ticket(ticket_file, accept=True)

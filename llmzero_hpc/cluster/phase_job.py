@@ -60,7 +60,8 @@ class PhaseJob:
     """One attempt of a phase as submitit pickles and calls it. Plain data, so that a later version can read it.
 
     Called in a process' main thread. A second copy of the same attempt returns at once and touches nothing.
-    `gpu_ids` are the values for CUDA_VISIBLE_DEVICES; None leaves what the cluster has set.
+    `time_limit_seconds` is None where the cluster keeps the limit. `gpu_ids` are the values for CUDA_VISIBLE_DEVICES;
+    None leaves what the cluster has set.
     """
 
     name: str
@@ -70,7 +71,7 @@ class PhaseJob:
     attempt: int
     devices: int
     gpus: bool
-    time_limit_seconds: float
+    time_limit_seconds: float | None
     grace_seconds: float = 10.0
     gpu_ids: list[str] | None = None
     _child: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
@@ -133,7 +134,8 @@ class PhaseJob:
         return "terminated" if self._stop_cause or -exit_code in _SENT_BY_OTHERS else "error"
 
     def _run(self, log: BinaryIO) -> int:
-        signal.setitimer(signal.ITIMER_REAL, max(self.time_limit_seconds, 0.001))
+        if self.time_limit_seconds is not None:
+            signal.setitimer(signal.ITIMER_REAL, max(self.time_limit_seconds, 0.001))
         if self._is_stopped():
             return -int(signal.SIGTERM)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.cluster.local import LocalCluster
+from llmzero_hpc.sections import LocalClusterConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,12 @@ def make_cluster(config: SearchConfig, search_root: Path) -> Cluster:
 
     Raises:
         MissingDependencyError: what that cluster needs is not installed.
+        ConfigurationError: the cluster profile is missing or wrong.
     """
-    match config.cluster.kind:
-        case "local":
-            return LocalCluster(search_root / "cluster")
+    settings = config.cluster
+    if isinstance(settings, LocalClusterConfig):
+        return LocalCluster(search_root / "cluster")
+    from llmzero_hpc.cluster.profiles import read_profile
+    from llmzero_hpc.cluster.slurm import SlurmCluster
+
+    return SlurmCluster(search_root / "cluster", settings, read_profile(settings.profile, settings.profiles))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from llmzero_hpc.search.node import NodeStatus
 
 if TYPE_CHECKING:
-    from llmzero_hpc.config import EarlyStop
     from llmzero_hpc.search.node import Node
+    from llmzero_hpc.sections import EarlyStop
 
 
 class Judging:

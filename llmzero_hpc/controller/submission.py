@@ -136,7 +136,7 @@ class Submission:
         folder.create()
         folder.attempt(attempt.number).create()
         directory = folder.attempt(attempt.number).path
-        hardware = self._config.hardware
+        hardware, minutes = self._config.hardware, self._config.cluster.time_limit_minutes
         request = JobRequest(
             name=attempt.name,
             directory=directory,
@@ -144,7 +144,8 @@ class Submission:
             attempt=attempt.number,
             devices=hardware.devices,
             gpus=hardware.gpus > 0,
-            time_limit_seconds=self._config.cluster.time_limit_minutes * 60,
+            time_limit_seconds=None if minutes is None else minutes * 60,
+            nodes=hardware.nodes,
         )
         try:
             return replace(attempt, job=self._cluster.submit(request))

@@ -110,6 +110,12 @@ class Attempt:
     """Newest complete checkpoint when it was intended; attempts that share it gained nothing."""
     missing_since: float | None = None
     """Since when the cluster has not known the job; cleared when it is seen again."""
+    restarts: int = 0
+    """How often the cluster requeued the job."""
+    hosts: str = ""
+    """The machines of its last run, as the cluster writes lists of them."""
+    accounted: bool = False
+    """`device_seconds` is the cluster's own final figure, not this program's estimate."""
 
     @property
     def is_over(self) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from llmzero_hpc.config import FilesTask
+    from llmzero_hpc.sections import FilesTask
 
 _KEYS: Final = ("prompt", "answer", "reward_model", "data_source", "extra_info")
 _SHAPE: Final = 'a row is {"prompt": ..., "answer": ...}, or VeRL\'s with reward_model.ground_truth'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmzero_hpc.config import ChainsTask, TaskConfig
+from llmzero_hpc.sections import ChainsTask, TaskConfig
 
 if TYPE_CHECKING:
     from llmzero_hpc.tasks.base import Task

@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from llmzero_hpc.config import Hardware, Rehearsal, SearchConfig, TaskConfig
+from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.search.configuration import Configuration
+from llmzero_hpc.sections import Hardware, Rehearsal, TaskConfig
 from llmzero_hpc.tasks.base import Split
 
 
@@ -91,10 +92,14 @@ class EvaluationResult:
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """A command for the head process of a job, with variables added to its scrubbed environment."""
+    """A command for the head process of a job, with variables added to its scrubbed environment.
+
+    With `ray` a Ray cluster of all machines of the job runs while the command does; `RAY_ADDRESS` tells it where.
+    """
 
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    ray: bool = False
 
 
 class Trainer(ABC):

@@ -9,7 +9,8 @@ from llmzero_hpc.agents.playbook.document import page
 from llmzero_hpc.agents.playbook.error_analyzer import FAILURES
 from llmzero_hpc.agents.playbook.rules import RULES
 from llmzero_hpc.agents.registry import make_agents
-from llmzero_hpc.config import ChainsTask, SearchConfig
+from llmzero_hpc.config import SearchConfig
+from llmzero_hpc.sections import ChainsTask
 
 PAGE = Path(__file__).parents[2] / "docs" / "playbook.md"
 

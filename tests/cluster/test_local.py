@@ -30,8 +30,9 @@ from llmzero_hpc.cluster.local import LocalCluster
 from llmzero_hpc.cluster.local_submit import take_ticket
 from llmzero_hpc.cluster.processes import stands_in
 from llmzero_hpc.cluster.registry import make_cluster
-from llmzero_hpc.config import ChainsTask, SearchConfig
+from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.errors import ClusterError
+from llmzero_hpc.sections import ChainsTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from llmzero_hpc.agents.playbook import Playbook
-from llmzero_hpc.cluster.base import Cluster, JobObservation, JobRequest, JobState
+from llmzero_hpc.cluster.base import Cluster, JobObservation, JobRequest, JobState, Preview
 from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.controller.desk import Desk
 from llmzero_hpc.controller.house import House
@@ -77,6 +77,7 @@ class MemoryCluster(Cluster):
     """Jobs in a dictionary. `out_of_reach` makes every call fail; `loses_answers` accepts a job and then fails."""
 
     def __init__(self, clock: Clock) -> None:
+        super().__init__()
         self.clock = clock
         self.jobs: dict[str, MemoryJob] = {}
         self.submissions: list[str] = []
@@ -97,6 +98,10 @@ class MemoryCluster(Cluster):
         if self.loses_answers:
             raise ClusterError("timed out")
         return job
+
+    def preview(self, request: JobRequest) -> Preview:
+        """Its name."""
+        return Preview(request.name, "at once")
 
     def find(self, name: str, directory: Path) -> Job | None:
         """By name."""

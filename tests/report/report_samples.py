@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from llmzero_hpc.config import Budget, ChainsTask, SearchConfig
+from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.report.collect import Pulse, collect
 from llmzero_hpc.search.configuration import Configuration
 from llmzero_hpc.search.metrics import MetricRow, Series
@@ -23,6 +23,7 @@ from llmzero_hpc.search.node import (
     TransitionKind,
 )
 from llmzero_hpc.search.tree import Evaluation, Tree
+from llmzero_hpc.sections import Budget, ChainsTask
 
 if TYPE_CHECKING:
     from llmzero_hpc.report.data import ReportData

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import report_samples as samples
 
-from llmzero_hpc.config import Budget, FilesTask, Hardware
 from llmzero_hpc.report.data import JSON_FORMAT, SearchState, to_json, without_clock
 from llmzero_hpc.search.node import NodeStatus, StopDecision, TransitionKind
 from llmzero_hpc.search.tree import Tree
+from llmzero_hpc.sections import Budget, FilesTask, Hardware
 
 
 def test_the_best_checkpoint_and_its_gain_over_node_0() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmzero_hpc.config import ChainsTask
+from llmzero_hpc.sections import ChainsTask
 from llmzero_hpc.tasks.base import Row, Split
 from llmzero_hpc.tasks.chains.problem import FAMILIES, LONG, SHORT, Problem, split_of
 from llmzero_hpc.tasks.chains.task import ChainArithmetic

@@ -9,8 +9,8 @@ import pyarrow as pa  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from pyarrow import parquet
 
-from llmzero_hpc.config import FilesTask
 from llmzero_hpc.errors import ConfigurationError
+from llmzero_hpc.sections import FilesTask
 from llmzero_hpc.tasks.base import Split
 from llmzero_hpc.tasks.chains.task import ChainArithmetic
 from llmzero_hpc.tasks.files import FilesDataset, check_on_samples

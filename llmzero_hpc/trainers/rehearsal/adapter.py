@@ -14,7 +14,7 @@ from llmzero_hpc.trainers.rehearsal.simulation import CHAINS, FILES, Policy, Sur
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llmzero_hpc.config import TaskConfig
+    from llmzero_hpc.sections import TaskConfig
     from llmzero_hpc.trainers.base import PhaseSpec
 
 _LENGTH = struct.Struct("<Q")

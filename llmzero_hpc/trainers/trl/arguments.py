@@ -17,8 +17,8 @@ from llmzero_hpc.trainers.trl.deepspeed import deepspeed_config
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llmzero_hpc.config import Hardware
     from llmzero_hpc.search.configuration import Configuration
+    from llmzero_hpc.sections import Hardware
     from llmzero_hpc.trainers.base import PhaseSpec
 
 

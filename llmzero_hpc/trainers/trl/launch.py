@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from llmzero_hpc.config import Hardware
+    from llmzero_hpc.sections import Hardware
 
 _ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
     {

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from llmzero_hpc.config import Hardware
+    from llmzero_hpc.sections import Hardware
     from llmzero_hpc.tasks.base import Row
     from llmzero_hpc.trainers.base import PhaseSpec
 

@@ -6,8 +6,8 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from llmzero_hpc.config import FilesTask
 from llmzero_hpc.errors import ConfigurationError, MissingDependencyError
+from llmzero_hpc.sections import FilesTask
 from llmzero_hpc.tasks.base import Split
 from llmzero_hpc.tasks.models import resolve_model
 from llmzero_hpc.tasks.registry import load_task
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from llmzero_hpc.config import Hardware, SearchConfig
+    from llmzero_hpc.config import SearchConfig
     from llmzero_hpc.search.configuration import Configuration
+    from llmzero_hpc.sections import Hardware
     from llmzero_hpc.tasks.base import Row, Task
     from llmzero_hpc.trainers.base import LaunchPlan
 

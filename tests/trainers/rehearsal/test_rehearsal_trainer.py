@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llmzero_hpc.config import ChainsTask, Hardware, Rehearsal, SearchConfig
+from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.search.configuration import Configuration
 from llmzero_hpc.search.metrics import STEP_METRICS
+from llmzero_hpc.sections import ChainsTask, Hardware, Rehearsal
 from llmzero_hpc.store.atomic import make_folder
 from llmzero_hpc.store.metrics_log import read_series
 from llmzero_hpc.store.phase_directory import PhaseDirectory

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from trl_phases import SMALL
 
-from llmzero_hpc.config import FilesTask, Hardware, Rehearsal
+from llmzero_hpc.sections import FilesTask, Hardware, Rehearsal
 from llmzero_hpc.tasks.base import Split
 from llmzero_hpc.tasks.chains.policy import Recipe, build_policy
 from llmzero_hpc.tasks.chains.task import ChainArithmetic

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llmzero_hpc.config import Hardware
 from llmzero_hpc.search.configuration import Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
+from llmzero_hpc.sections import Hardware
 from llmzero_hpc.trainers.trl import overrides
 from llmzero_hpc.trainers.trl.arguments import grpo_arguments, lora_arguments, row_order, step_shape
 from llmzero_hpc.trainers.trl.deepspeed import deepspeed_config

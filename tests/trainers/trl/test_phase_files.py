@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmzero_hpc.config import ChainsTask, FilesTask, Hardware, Rehearsal
 from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.search.configuration import Configuration
+from llmzero_hpc.sections import ChainsTask, FilesTask, Hardware, Rehearsal
 from llmzero_hpc.tasks.base import Split
 from llmzero_hpc.trainers.base import EvaluationSpec, PhaseSpec
 from llmzero_hpc.trainers.checkpoints import checkpoint_path, complete_checkpoints, whole_folder

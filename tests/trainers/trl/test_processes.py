@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 from trl_phases import SMALL, adapters, attempt_of, metrics, run
 
-from llmzero_hpc.config import Hardware
+from llmzero_hpc.sections import Hardware
 from llmzero_hpc.trainers.checkpoints import checkpoint_path
 from llmzero_hpc.trainers.specification import write_specification
 from llmzero_hpc.trainers.trl.trainer import TrlTrainer

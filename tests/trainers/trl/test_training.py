@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 from trl_phases import SMALL, adapters, attempt_of, exit_status, metrics, run
 
-from llmzero_hpc.config import Hardware
 from llmzero_hpc.errors import ConfigurationError, StorageError
 from llmzero_hpc.search.metrics import STEP_METRICS
+from llmzero_hpc.sections import Hardware
 from llmzero_hpc.tasks.base import Split
 from llmzero_hpc.trainers.base import EvaluationSpec, PhaseSpec
 from llmzero_hpc.trainers.checkpoints import checkpoint_path, complete_checkpoints
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from llmzero_hpc.config import FilesTask
+    from llmzero_hpc.sections import FilesTask
 
 pytestmark = pytest.mark.training
 

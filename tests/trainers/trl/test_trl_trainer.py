@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from trl_phases import SMALL, metrics, run
 
-from llmzero_hpc.config import Hardware, SearchConfig
+from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.errors import ConfigurationError, MissingDependencyError
+from llmzero_hpc.sections import Hardware
 from llmzero_hpc.trainers.registry import make_trainer
 from llmzero_hpc.trainers.trl.trainer import TrlTrainer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llmzero_hpc.config import FilesTask
+    from llmzero_hpc.sections import FilesTask
 
 CHAT = "{% for m in messages %}{{ m['content'] }}{% endfor %}>"
 
