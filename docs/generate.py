@@ -20,7 +20,7 @@ from llmzero_hpc.cli.main import INTERRUPTED, USAGE, app
 from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.search.configuration import Bounds, Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS, ParameterClass
-from llmzero_hpc.sections import ChainsTask, FilesTask
+from llmzero_hpc.sections import ChainsTask, FilesTask, LocalClusterConfig, SlurmClusterConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,7 +29,11 @@ FOLDER = Path(__file__).parent
 _WIDTH = 100
 _GENERATED = "<!-- Written by docs/generate.py (`make docs`): change the code instead. -->\n\n"
 _TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path", NoneType: "none"}
-_TASKS = (ChainsTask, FilesTask)
+_CHOICES: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
+    "task": ("name", (ChainsTask, FilesTask)),
+    "cluster": ("kind", (LocalClusterConfig, SlurmClusterConfig)),
+}
+"""Sections that are one of several, and the key that says which."""
 _LIMITS = {Ge: ("ge", "at least"), Gt: ("gt", "above"), Le: ("le", "at most"), Lt: ("lt", "below")}
 
 
@@ -97,9 +101,10 @@ What node 0 trains with. Limits and meaning of each: [hyperparameters.md](hyperp
 def _settings() -> str:
     parts = [_SETTINGS_HEAD, "\n", _keys(SearchConfig)]
     for name, field in SearchConfig.model_fields.items():
-        if name == "task":
-            parts.append("\n## task\n\nOne of these, by its `name`.\n")
-            parts += [f"\n### {kind.model_fields['name'].default}\n\n{_said(kind)}\n\n{_keys(kind)}" for kind in _TASKS]
+        if name in _CHOICES:
+            key, kinds = _CHOICES[name]
+            parts.append(f"\n## {name}\n\nOne of these, by its `{key}`.\n")
+            parts += [f"\n### {_chosen_by(kind, key)}\n\n{_said(kind)}\n\n{_keys(kind)}" for kind in kinds]
         elif name == "configuration":
             parts += [_CONFIGURATION_HEAD, _table(("key", "type", "default"), _configuration())]
         elif name == "bounds":
@@ -110,6 +115,10 @@ def _settings() -> str:
         elif _is_section(field.annotation):
             parts.append(f"\n## {name}\n\n{_said(field.annotation)}\n\n{_keys(field.annotation)}")
     return "".join(parts)
+
+
+def _chosen_by(kind: type[BaseModel], key: str) -> str:
+    return str(get_args(kind.model_fields[key].annotation)[0])
 
 
 def _is_section(kind: Any) -> bool:
@@ -173,7 +182,7 @@ def _type(hint: Any) -> str:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in {Union, UnionType}:
         parts = [_type(part) for part in arguments]
-        return "a task" if ChainsTask in arguments else (", or " if "," in parts[0] else " or ").join(parts)
+        return "section below" if _is_section(arguments[0]) else (", or " if "," in parts[0] else " or ").join(parts)
     if origin is dict:
         return "keys with values"
     return _TYPES.get(hint, "section below")
