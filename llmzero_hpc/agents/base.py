@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from llmzero_hpc.search.configuration import Bounds, Configuration
 from llmzero_hpc.search.metrics import Series
 from llmzero_hpc.search.node import Checkpoint, Node, Rationale, TransitionKind
+from llmzero_hpc.search.strategy import StrategyPhase
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class ProposalRequest:
     validate_every_steps: int
     iterations_left: int
     seed: int
+    phases: tuple[StrategyPhase, ...] = ()
+    """The strategy that ends with the parent, phase by phase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ class FailureRequest:
     earlier: tuple[Node, ...]
     """Repairs of the same failure that were tried before."""
     bounds: Mapping[str, Bounds]
+    resumed: Node | None = None
+    """The phase whose checkpoint the failed one started from; None from scratch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class Questions:
             validate_every_steps=self._config.validate_every_steps,
             iterations_left=iterations_left,
             seed=node.seed,
+            phases=path(tree, parent.id),
         )
 
     def stop(self, tree: Tree, node: Node, step: int) -> StopRequest | None:
@@ -113,6 +114,7 @@ class Questions:
             series=self._series_of(failed),
             earlier=tuple(n for n in tree if n.repairs == failed.id and n.id != node.id and n.configuration),
             bounds=self._config.bounds,
+            resumed=None if failed.resume is None else tree[failed.resume.node],
         )
 
     def _trajectory(self, tree: Tree, node: Node, step: int | None = None) -> Series:
