@@ -1,13 +1,76 @@
-"""Cluster profiles: how a site wants its jobs asked for, in one YAML file that searches share."""
+"""Cluster profiles: how a site wants its jobs asked for, in one YAML file that searches share.
+
+Each value ends up at one place of a shell script. What is allowed here cannot leave that place: words of Slurm follow
+a pattern, all else is one printable line that the script quotes. Only `setup` is shell, the user's own.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from llmzero_hpc.mistakes import Mistake
 from llmzero_hpc.sections import Section
+
+_PAGE = "docs/cluster-profiles.md says what each option takes"
+_WORD = r"[A-Za-z0-9][A-Za-z0-9_.:+@/=-]*"
+HOSTS = r"[A-Za-z0-9_][A-Za-z0-9_.,\[\]-]*"
+"""A list of machines as Slurm writes it."""
+_PATTERNS = {
+    "account": _WORD,
+    "partition": rf"{_WORD}(,{_WORD})*",
+    "qos": rf"{_WORD}(,{_WORD})*",
+    "reservation": rf"{_WORD}(,{_WORD})*",
+    "constraint": r"[A-Za-z0-9_(\[!][A-Za-z0-9_.:&|,*()\[\]!=+-]*",
+    "gpu_type": r"[A-Za-z0-9][A-Za-z0-9_.-]*",
+    "nodelist": HOSTS,
+    "exclude": HOSTS,
+}
+_MODULE = r"[A-Za-z0-9_][A-Za-z0-9_.+@:=%~/-]*"
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+_PATH_WITH_VARIABLES = r"(/|\$(?=[A-Za-z_]))([^$`\"\\{}]|\$(?=[A-Za-z_]))*"
+_LONG_OPTION = r"[a-z][a-z0-9]*(-[a-z0-9]+)+|[a-z][a-z0-9]+"
+_SECRET = r"(.*_)?(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)"  # noqa: S105 - it recognises names
+_CLOCK = r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?"
+
+_OWN_OPTIONS = {
+    "account": "account",
+    "partition": "partition",
+    "qos": "qos",
+    "constraint": "constraint",
+    "reservation": "reservation",
+    "nodes": "nodes",
+    "gres": "gpus_per_node and gpu_type",
+    "gpus": "gpus_per_node",
+    "gpus-per-node": "gpus_per_node",
+    "cpus-per-task": "cpus_per_node",
+    "mem": "memory_gb_per_node",
+    "time": "time_limit_minutes",
+    "exclusive": "exclusive",
+    "nodelist": "nodelist",
+    "exclude": "exclude",
+    "signal": "signal_seconds",
+    "nice": "cluster.nice in search.yaml",
+}
+"""Options of sbatch that are set through an option of the profile."""
+_REFUSED_OPTIONS = {
+    **dict.fromkeys(("job-name", "comment", "output", "error", "input", "open-mode"), "jobs are found again by it"),
+    **dict.fromkeys(
+        ("ntasks", "ntasks-per-node", "ntasks-per-core", "ntasks-per-socket", "ntasks-per-gpu", "tasks-per-node"),
+        "there is one task on each machine",
+    ),
+    **dict.fromkeys(("gpus-per-task", "gpus-per-socket", "cpus-per-gpu"), "GPUs are asked for by machine"),
+    **dict.fromkeys(("requeue", "no-requeue"), "jobs requeue themselves at the time limit and when preempted"),
+    **dict.fromkeys(("array", "dependency", "wrap", "hold"), "each job is a phase of its own and starts when it can"),
+    **dict.fromkeys(
+        ("test-only", "wait", "parsable", "quiet", "help", "usage", "version"), "the submission would not be understood"
+    ),
+    **dict.fromkeys(("clusters", "cluster"), "jobs are looked for on the cluster of this login node"),
+}
+"""Options of sbatch that nobody may set, and why."""
 
 
 class ClusterProfile(Section):
@@ -32,41 +95,132 @@ class ClusterProfile(Section):
     gpu_request: Literal["gres", "gpus-per-node"] = "gres"
     """Which option asks for GPUs: `--gres=gpu:a100:8` or `--gpus-per-node=a100:8`; sites differ."""
     cpus_per_node: Annotated[int, Field(ge=1)] | None = None
-    """`--cpus-per-task`, as there is one task on each machine."""
-    memory_gb_per_node: Annotated[float, Field(gt=0)] | None = None
-    """`--mem` in GB."""
+    """`--cpus-per-task`, as there is one task on each machine. Without it, and without GPUs, the search's threads."""
+    memory_gb_per_node: Annotated[float, Field(ge=0)] | None = None
+    """`--mem` in GB; 0 is all of each machine's."""
     time_limit_minutes: Annotated[float, Field(ge=1)] = 24 * 60.0
     """`--time` in minutes."""
     exclusive: bool = False
     """`--exclusive`."""
     nodelist: str | None = None
-    """`--nodelist`: only these machines."""
+    """`--nodelist`: these machines."""
     exclude: str | None = None
     """`--exclude`: never these machines."""
     signal_seconds: Annotated[int, Field(ge=1, le=65535)] = 90
-    """How long before the time limit a job is told to save and requeue itself."""
+    """How long before the time limit a job is told to save and requeue itself; at most half of the limit."""
     modules: tuple[str, ...] = ()
-    """Environment modules to load, in order."""
+    """Environment modules to load, in order; a job ends at once when one cannot be loaded."""
     virtual_environment: Path | None = None
-    """Python environment to use on the machines of a job; None is the one that the controller runs in."""
+    """Python environment to use on the machines of a job; none is the one that the controller runs in."""
     apptainer_image: Path | None = None
-    """Apptainer image in which Python runs instead."""
+    """Apptainer image in which Python runs: its `python3`, or that of `virtual_environment`."""
     apptainer_options: tuple[str, ...] = ()
     """For `apptainer exec`, for example `--nv` and `--bind=/scratch`."""
     setup: tuple[str, ...] = ()
     """Your own shell lines, run on the first machine before the job's command."""
     environment: dict[str, str] = {}
-    """Variables for the job."""
+    """Variables for the job, taken literally; `setup` may compute some."""
     sbatch_options: dict[str, str | int | bool] = {}
     """Any other option of sbatch by its long name without dashes; true is an option without a value."""
     srun_options: tuple[str, ...] = ()
     """Options for the srun inside the job, for example `--mpi=none`."""
     scratch: Path | None = None
-    """Fast shared folder, for caches of models and kernels."""
+    """Fast shared folder, for caches of models and kernels; may hold variables: `/scratch/$USER`."""
     node_local: Path | None = None
-    """Fast folder on each machine, for temporary files; it may not survive the job."""
+    """Fast folder on each machine, for temporary files, which are removed with the job; may hold `$VARIABLES`."""
 
     @property
     def gpus(self) -> int:
         """GPUs of a job on all its machines together."""
         return self.nodes * self.gpus_per_node
+
+    @field_validator("time_limit_minutes", mode="before")
+    @classmethod
+    def _minutes(cls, value: Any) -> Any:
+        clock = re.fullmatch(_CLOCK, value) if isinstance(value, str) else None
+        if clock is None:
+            return value
+        days, *rest = (int(part) if part else 0 for part in clock.groups())
+        hours, minutes, _ = rest if clock[1] or clock[4] else (0, *rest[:2])
+        raise Mistake(
+            f"time_limit_minutes: {value!r} is no number of minutes", f"write {days * 1440 + hours * 60 + minutes}"
+        )
+
+    @field_validator(*_PATTERNS)
+    @classmethod
+    def _word_of_slurm(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not re.fullmatch(_PATTERNS[str(info.field_name)], value):
+            raise _refusal(str(info.field_name), value, "is nothing that Slurm takes here")
+        return value
+
+    @field_validator("virtual_environment", "apptainer_image")
+    @classmethod
+    def _path(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None:
+            _one_line(str(info.field_name), str(value))
+        return value
+
+    @field_validator("scratch", "node_local")
+    @classmethod
+    def _path_with_variables(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None:
+            return value
+        option, text = str(info.field_name), str(value)
+        _one_line(option, text)
+        if not re.fullmatch(_PATH_WITH_VARIABLES, text):
+            raise _refusal(option, text, "is no absolute path", "begin it with / or $VARIABLE; no other $, no quotes")
+        return value
+
+    @field_validator("modules", "setup", "srun_options", "apptainer_options")
+    @classmethod
+    def _lines(cls, values: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        option = str(info.field_name)
+        for value in values:
+            _one_line(option, value, tabs=option == "setup")
+            if option == "modules" and not re.fullmatch(_MODULE, value):
+                raise _refusal(option, value, "is no name of a module", "write one module an entry")
+            if option.endswith("_options") and not re.fullmatch(r"-[^\s=]+(=.*)?", value):
+                raise _refusal(option, value, "is no option", "write one option an entry, its value after `=`")
+        return values
+
+    @field_validator("environment")
+    @classmethod
+    def _variables(cls, values: dict[str, str]) -> dict[str, str]:
+        for name, value in values.items():
+            if not re.fullmatch(_VARIABLE, name):
+                raise _refusal("environment", name, "is no name of a variable")
+            if re.fullmatch(_SECRET, name.upper()):
+                raise Mistake(
+                    f"environment.{name}: a secret would be written into every job's script",
+                    "export it where the controller starts; jobs inherit it from there",
+                )
+            _one_line(f"environment.{name}", value)
+        return values
+
+    @field_validator("sbatch_options")
+    @classmethod
+    def _further_options(cls, values: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        for name, value in values.items():
+            place = f"sbatch_options.{name}"
+            if not re.fullmatch(_LONG_OPTION, name):
+                raise _refusal("sbatch_options", name, "is no long option", "write it like `mail-type`, without --")
+            if name in _OWN_OPTIONS:
+                raise Mistake(f"{place} has a place of its own", f"set {_OWN_OPTIONS[name]} instead")
+            if name in _REFUSED_OPTIONS:
+                raise Mistake(f"{place} cannot be set: {_REFUSED_OPTIONS[name]}", "remove it")
+            _one_line(place, str(value))
+            if "\\" in str(value):
+                raise _refusal(place, str(value), "has a backslash, which sbatch would drop")
+        return values
+
+
+def _one_line(option: str, value: str, *, tabs: bool = False) -> None:
+    if not value.strip():
+        raise Mistake(f"{option}: empty", "remove it, or fill it in")
+    if not (value.replace("\t", " ") if tabs else value).isprintable():
+        raise _refusal(option, value, "is not one line of printable text")
+
+
+def _refusal(option: str, value: str, what: str, next_step: str = _PAGE) -> Mistake:
+    shown = repr(value)
+    return Mistake(f"{option}: {shown if len(shown) <= 60 else shown[:57] + '...'} {what}", next_step)  # noqa: PLR2004

@@ -1,0 +1,169 @@
+"""From a request and a cluster profile to the script of a job: what submitit is told, and what runs before Python."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmzero_hpc import shipped
+from llmzero_hpc.cluster.profile import HOSTS
+from llmzero_hpc.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llmzero_hpc.cluster.base import JobRequest
+    from llmzero_hpc.cluster.profile import ClusterProfile
+    from llmzero_hpc.sections import SlurmClusterConfig
+
+SETUP_TEMPLATE = "job_setup.sh"
+"""Of `slurm_templates/`: what the job's script does before it starts Python."""
+_NAME = r"lz-(.+)-[^-]+-([^-]+)-([^-]+)"
+"""Of a job: search, token, phase (or what is evaluated), attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobScript:
+    """A job as submitit takes it: `SlurmExecutor(folder, python=python)`, then `update_parameters(**parameters)`.
+
+    `python` is a shell command; `parameters` are by the executor's names. What the profile leaves out is not there.
+    """
+
+    python: str
+    parameters: Mapping[str, Any]
+
+    def text(self, folder: Path) -> str:
+        """The script that submitit writes for a submission in `folder`, to the letter."""
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        command = f"{self.python} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+        text: str = _make_sbatch_string(command=command, folder=folder, **self.parameters)
+        return text
+
+
+def job_script(request: JobRequest, profile: ClusterProfile, settings: SlurmClusterConfig) -> JobScript:
+    """The script of one job. Pure, but for reading the setup template.
+
+    Raises:
+        ConfigurationError: the GPUs cannot be shared out among the machines, the job's folder has a name that Slurm
+            would change, or the setup template is wrong.
+    """
+    _check_folder(request.directory)
+    seconds = request.time_limit_seconds
+    if seconds is None:
+        seconds = 60 * (settings.time_limit_minutes or profile.time_limit_minutes)
+    minutes = max(1, math.ceil(seconds / 60))
+    cpus = profile.cpus_per_node or (None if request.gpus else request.devices)
+    parameters = {
+        "job_name": request.name,
+        "comment": _comment(request),
+        "time": minutes,
+        "signal_delay_s": min(profile.signal_seconds, minutes * 60 // 2),
+        "nodes": request.nodes,
+        "ntasks_per_node": 1,
+        "cpus_per_task": cpus,
+        "mem": _memory(profile),
+        "partition": profile.partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "constraint": profile.constraint,
+        "exclusive": profile.exclusive or None,
+        "nodelist": profile.nodelist,
+        "exclude": _excluded(request, profile),
+        "setup": _setup(request, profile, settings),
+        "srun_args": _srun_options(profile, cpus),
+        "additional_parameters": _further_options(profile, settings),
+        **_gpus(request, profile),
+    }
+    # submitit would pass a --wckey of its own
+    return JobScript(
+        _python(profile), {key: value for key, value in parameters.items() if value is not None} | {"wckey": None}
+    )
+
+
+def _check_folder(directory: Path) -> None:
+    text = str(directory)
+    if not text.isprintable() or "%" in text or "\\" in text:
+        raise ConfigurationError(
+            f"{text!r} cannot be the folder of a Slurm job: Slurm gives % and \\ in it another meaning",
+            "use a state folder without them",
+        )
+
+
+def _comment(request: JobRequest) -> str:
+    """Who asks, for the cluster's admins."""
+    parts = re.fullmatch(_NAME, request.name)
+    return "llmzero-hpc: search {}, phase {}, attempt {}".format(*parts.groups()) if parts else "llmzero-hpc"
+
+
+def _memory(profile: ClusterProfile) -> str | None:
+    if profile.memory_gb_per_node is None:
+        return None
+    return f"{math.ceil(profile.memory_gb_per_node * 1024)}M" if profile.memory_gb_per_node else "0"
+
+
+def _gpus(request: JobRequest, profile: ClusterProfile) -> dict[str, str]:
+    if not request.gpus:
+        return {}
+    each, rest = divmod(request.devices, request.nodes)
+    if rest or not each:
+        raise ConfigurationError(
+            f"{request.devices} GPUs cannot be shared out among {request.nodes} machines",
+            "change nodes or gpus_per_node in the cluster profile",
+        )
+    typed = f"{profile.gpu_type}:{each}" if profile.gpu_type else str(each)
+    return {"gres": f"gpu:{typed}"} if profile.gpu_request == "gres" else {"gpus_per_node": typed}
+
+
+def _excluded(request: JobRequest, profile: ClusterProfile) -> str | None:
+    """Where the profile names the machines, a lost one is not avoided: there may be no other."""
+    avoid = request.avoid if not profile.nodelist and re.fullmatch(HOSTS, request.avoid) else ""
+    return ",".join(filter(None, (profile.exclude, avoid))) or None
+
+
+def _srun_options(profile: ClusterProfile, cpus: int | None) -> list[str]:
+    # srun does not take the job's CPUs for its task's since Slurm 22.05
+    own = ["--kill-on-bad-exit=1"] + ([f"--cpus-per-task={cpus}"] if cpus else [])
+    return [*own, *profile.srun_options]
+
+
+def _further_options(profile: ClusterProfile, settings: SlurmClusterConfig) -> dict[str, Any]:
+    own = {"requeue": True, "reservation": profile.reservation, "nice": settings.nice or None}
+    options: dict[str, Any] = {**own, **profile.sbatch_options}
+    return {key: value for key, value in options.items() if value is not None and value is not False}
+
+
+def _python(profile: ClusterProfile) -> str:
+    environment = profile.virtual_environment
+    if profile.apptainer_image is None:
+        return shlex.quote(str(environment / "bin" / "python") if environment else sys.executable)
+    python = str(environment / "bin" / "python") if environment else "python3"
+    return shlex.join(["apptainer", "exec", *profile.apptainer_options, str(profile.apptainer_image), python])
+
+
+def _inside_double_quotes(path: Path) -> str:
+    """A path between double quotes, where the shell replaces its $VARIABLES; a job without one of them ends."""
+    return re.sub(r"\$(\w+)", r"${\1:?}", str(path))
+
+
+def _setup(request: JobRequest, profile: ClusterProfile, settings: SlurmClusterConfig) -> list[str]:
+    from jinja2 import Environment, StrictUndefined, TemplateError
+
+    path = shipped.path("slurm_templates", SETUP_TEMPLATE, settings.templates)
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
+    environment.filters["quote"] = shlex.quote
+    environment.filters["variables"] = _inside_double_quotes
+    try:
+        text = environment.from_string(path.read_text(encoding="utf-8")).render(profile=profile, nodes=request.nodes)
+    except (TemplateError, UnicodeDecodeError) as error:
+        line = getattr(error, "lineno", None)
+        where = f" line {line}" if line else ""
+        raise ConfigurationError(
+            f"{path}{where}: {' '.join(str(error).split())}", "slurm_templates/README.md"
+        ) from None
+    return [line for line in text.split("\n") if line]
