@@ -107,10 +107,12 @@ class Cluster(ABC):
     has told nothing, and changes nothing.
 
     `calls` counts the commands sent to the cluster, by name, for people; `keeps_accounts` says whether `observe` may
-    bring a `Charge` for jobs that have ended, so that it is worth asking for them again.
+    bring a `Charge` for jobs that have ended, so that it is worth asking for them again; time limits are rounded down
+    to multiples of `time_limit_grain_seconds`, and none is shorter than that.
     """
 
     keeps_accounts: bool = False
+    time_limit_grain_seconds: float = 1.0
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()

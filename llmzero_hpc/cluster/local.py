@@ -49,6 +49,7 @@ class LocalCluster(Cluster):
 
     def submit(self, request: JobRequest) -> Job:
         """Start a job; takes about half a second."""
+        self.calls["submit"] += 1
         folder = _submission(request.directory, request.name)
         try:
             if any(ticket.accepted for ticket in _settled_tickets(folder)):
@@ -72,6 +73,7 @@ class LocalCluster(Cluster):
 
     def find(self, name: str, directory: Path) -> Job | None:
         """The job, if it was accepted. A launcher that has not come to that yet never will after this call."""
+        self.calls["find"] += 1
         try:
             tickets = _settled_tickets(_submission(directory, name))
         except (OSError, StorageError) as error:
@@ -80,6 +82,7 @@ class LocalCluster(Cluster):
 
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, JobObservation]:
         """One look at all processes, and at the files of the jobs that have none."""
+        self.calls["observe"] += 1
         places = {job.name: self._attempt_directory(job.name) for job in jobs}
         folders = {name: job_folder(place, name) for name, place in places.items() if place is not None}
         live = processes_of(set(folders.values())) if folders else {}
@@ -100,6 +103,7 @@ class LocalCluster(Cluster):
         """SIGTERM at first, SIGKILL when asked again after the grace; reaches what the job has left behind, too."""
         import psutil
 
+        self.calls["cancel"] += 1
         directory = self._attempt_directory(job.name)
         if directory is None:
             return

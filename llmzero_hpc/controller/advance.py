@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from llmzero_hpc.cluster.base import JobObservation, JobState
+from llmzero_hpc.cluster.base import Charge, JobObservation, JobState
 from llmzero_hpc.search.node import Attempt, Checkpoint, Ending, Node, NodeStatus
 from llmzero_hpc.store.marker import Marker
 
@@ -59,12 +59,13 @@ def advance_attempt(attempt: Attempt, report: JobReport, policy: Policy) -> Atte
     if attempt.is_over or attempt.job is None:
         return attempt
     live = report.job is not None and report.job.state.is_live
-    marker = report.marker if report.marker is not None and report.marker.name == attempt.name else None
+    attempt = _seen(attempt, report.job)
+    marker = _marker_of(attempt, report.marker)
     attempt = _charged(attempt, report, marker, policy)
     if live:
         return replace(attempt, missing_since=None)
     if marker is not None and report.answered:
-        return _ended(attempt, _ending_of(marker, report.job), marker.ended_at, marker.exit_code, policy)
+        return _ended(attempt, _ending_of(marker, report.job), marker.ended_at, marker.exit_code, report, policy)
     if not report.answered:
         return attempt
     if attempt.missing_since is None:
@@ -72,7 +73,42 @@ def advance_attempt(attempt: Attempt, report: JobReport, policy: Policy) -> Atte
     if report.now - attempt.missing_since < policy.grace_seconds:
         return attempt
     ending = Ending.VANISHED if report.job is None else _ENDING_BY_STATE[report.job.state]
-    return _ended(attempt, ending, attempt.missing_since, None, policy)
+    return _ended(attempt, ending, attempt.missing_since, None, report, policy)
+
+
+def is_leftover(attempt: Attempt, report: JobReport, policy: Policy) -> bool:
+    """Whether a job is still there although its phase has come to an end.
+
+    It hangs in its teardown, or the cluster has queued it once more because it lost the news.
+    """
+    marker = _marker_of(attempt, report.marker)
+    finished = marker is not None and marker.outcome != "terminated"
+    live = report.job is not None and report.job.state.is_live
+    return finished and live and marker is not None and report.now - marker.ended_at > policy.grace_seconds
+
+
+def settled_charge(attempt: Attempt, charge: Charge | None) -> Attempt:
+    """An attempt that is over, with what the cluster's accounting says it cost, once that is final."""
+    if charge is None or not charge.final:
+        return attempt
+    return replace(attempt, device_seconds=charge.device_seconds, accounted=True)
+
+
+def _seen(attempt: Attempt, job: JobObservation | None) -> Attempt:
+    if job is None:
+        return attempt
+    if job.restarts > attempt.restarts:
+        attempt = replace(
+            attempt, restarts=job.restarts, started_at=None, earlier_device_seconds=attempt.device_seconds
+        )
+    return replace(attempt, hosts=job.hosts or attempt.hosts)
+
+
+def _marker_of(attempt: Attempt, marker: Marker | None) -> Marker | None:
+    """The marker, if it is a word on this attempt's end: one that a requeued run has left behind is none."""
+    if marker is None or marker.name != attempt.name:
+        return None
+    return marker if marker.restart >= attempt.restarts or marker.outcome == "completed" else None
 
 
 def _ending_of(marker: Marker, job: JobObservation | None) -> Ending:
@@ -84,24 +120,31 @@ def _ending_of(marker: Marker, job: JobObservation | None) -> Ending:
 
 
 def _charged(attempt: Attempt, report: JobReport, marker: Marker | None, policy: Policy) -> Attempt:
+    job = report.job
+    if job is not None and job.state is JobState.PENDING and job.charge is not None:
+        spent = job.charge.device_seconds
+        return replace(attempt, earlier_device_seconds=spent, device_seconds=max(spent, attempt.device_seconds))
     started = attempt.started_at
     if started is None:
-        started = marker.started_at if marker else (report.job.started_at if report.job else None)
+        started = marker.started_at if marker else (job.started_at if job else None)
     if started is None:
         return attempt
-    seen_alive = report.job is not None and report.job.state.is_live
+    seen_alive = job is not None and job.state.is_live
     until = marker.ended_at if marker else (report.now if seen_alive else started)
-    cost = max(attempt.device_seconds, max(0.0, until - started) * policy.devices)
-    return replace(attempt, started_at=started, device_seconds=cost)
+    cost = attempt.earlier_device_seconds + max(0.0, until - started) * policy.devices
+    return replace(attempt, started_at=started, device_seconds=max(attempt.device_seconds, cost))
 
 
-def _ended(attempt: Attempt, ending: Ending, ended_at: float, exit_code: int | None, policy: Policy) -> Attempt:
+def _ended(
+    attempt: Attempt, ending: Ending, ended_at: float, exit_code: int | None, report: JobReport, policy: Policy
+) -> Attempt:
     cost = attempt.device_seconds
     if attempt.started_at is not None:
-        cost = max(0.0, ended_at - attempt.started_at) * policy.devices
-    return replace(
+        cost = attempt.earlier_device_seconds + max(0.0, ended_at - attempt.started_at) * policy.devices
+    over = replace(
         attempt, ending=ending, ended_at=ended_at, exit_code=exit_code, device_seconds=cost, missing_since=None
     )
+    return settled_charge(over, report.job.charge if report.job else None)
 
 
 def with_progress(node: Node, series: Series, complete: Iterable[int]) -> Node:

@@ -57,7 +57,7 @@ class Daemon:
         control.take_stop_request(directory)  # one from before is not meant for this controller
         config = directory.record.config
         trainer = make_trainer(config.trainer)
-        cluster = make_cluster(config, directory.root)
+        self._cluster = cluster = make_cluster(config, directory.root)
         self.views = Views(directory.root, live=config.live_views)
         self._desk = Desk()
         self.controller = Controller(
@@ -82,6 +82,11 @@ class Daemon:
         """Let go of the lease; running phases go on."""
         self._desk.close()
         self._lease.release()
+
+    @property
+    def cluster_calls(self) -> int:
+        """Questions and orders to the cluster so far."""
+        return self._cluster.calls.total()
 
     def tick(self) -> Outcome:
         """One tick, and the heartbeat that tells of it."""
@@ -120,7 +125,7 @@ class Daemon:
             beat_at=self._clock(),
             ticks=self._ticks,
             last_error=self.controller.cluster_error,
-            cluster_calls=self.controller.cluster_calls,
+            calls=dict(self._cluster.calls),
             waiting_for=outcome.waiting_for,
         )
         write_heartbeat(self._directory, heartbeat)

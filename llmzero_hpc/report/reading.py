@@ -69,6 +69,6 @@ def _pulse(directory: SearchDirectory) -> Pulse | None:
         at=heartbeat.beat_at,
         last_error=heartbeat.last_error,
         waiting_for=heartbeat.waiting_for,
-        cluster_calls=heartbeat.cluster_calls,
+        cluster_calls=sum(heartbeat.calls.values()),
         is_gone=holder is not None and holder.is_gone,
     )

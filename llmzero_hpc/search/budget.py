@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from llmzero_hpc.search.node import Node
     from llmzero_hpc.search.tree import Tree
 
 _HOUR = 3600.0
@@ -20,25 +21,37 @@ class Limits(Protocol):
     def device_hours(self) -> float | None: ...
     @property
     def deadline_hours(self) -> float | None: ...
+    @property
+    def api_dollars(self) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Used and left. `expected_seconds` is what one more phase is expected to cost: the dearest finished one so far."""
+    """Used and left. `expected_seconds` is what one more phase is expected to cost: the dearest finished one so far.
+
+    All but `seconds_left` (wall time) and the dollars are device-seconds: wall seconds times allocated devices.
+    """
 
     iterations_left: int
     device_seconds_used: float
     device_seconds_left: float | None
     seconds_left: float | None
     expected_seconds: float
+    promised_seconds: float
+    """What submitted jobs may still spend: what is left of their allowance, or of the expectation where they have none.
+    """
     reserved_seconds: float
-    """What active phases may still spend, by the same expectation."""
+    """What all active phases may still spend: the promised, and the expectation for those not submitted yet."""
+    dollars_used: float = 0.0
+    dollars_left: float | None = None
 
     @property
     def refusal(self) -> str | None:
-        """Why no further phase may start, or None."""
+        """Why no further phase may start, or None. While phases run it may pass: most cost less than they may."""
         if self.iterations_left <= 0:
             return "all iterations are used"
+        if self.dollars_left is not None and self.dollars_left <= 0:
+            return "the money for language models is used up"
         if self.seconds_left is not None and self.seconds_left <= 0:
             return "the deadline has passed"
         left = self.device_seconds_left
@@ -48,7 +61,7 @@ class Account:
 
     @property
     def overdrawn(self) -> str | None:
-        """Why running phases must end now, or None."""
+        """Why running phases must end now, or None. They cost no money for language models."""
         if self.device_seconds_left is not None and self.device_seconds_left <= 0:
             return "the compute budget is used up"
         if self.seconds_left is not None and self.seconds_left <= 0:
@@ -56,16 +69,50 @@ class Account:
         return None
 
 
-def account(tree: Tree, budget: Limits, created_at: float, now: float) -> Account:
-    """The state of the budget at `now`."""
+def account(tree: Tree, budget: Limits, created_at: float, now: float, *, api_dollars_used: float = 0.0) -> Account:
+    """The state of the budget at `now`; `api_dollars_used` is what the agents' language models have cost so far."""
     used = tree.device_seconds()
     expected = max((node.device_seconds for node in tree if node.status.is_final), default=0.0)
-    reserved = sum(max(0.0, expected - node.device_seconds) for node in tree.active())
+    claims = [(_is_submitted(node), _claim(node, expected)) for node in tree.active()]
     return Account(
         iterations_left=budget.iterations - tree.iterations(),
         device_seconds_used=used,
         device_seconds_left=None if budget.device_hours is None else budget.device_hours * _HOUR - used,
         seconds_left=None if budget.deadline_hours is None else created_at + budget.deadline_hours * _HOUR - now,
         expected_seconds=expected,
-        reserved_seconds=reserved,
+        promised_seconds=sum(claim for submitted, claim in claims if submitted),
+        reserved_seconds=sum(claim for _, claim in claims),
+        dollars_used=api_dollars_used,
+        dollars_left=None if budget.api_dollars is None else budget.api_dollars - api_dollars_used,
     )
+
+
+def affordable_seconds(account: Account, devices: int, places: int) -> float | None:
+    """Longest run of the job that is submitted next, in wall seconds; None where the budget sets no limit.
+
+    With such a time limit it is the cluster that ends a job which would overdraw the compute budget, whether or not a
+    controller lives to see it: the allowances of all submitted jobs together never exceed what is left. So that phases
+    in parallel do not wait for each other, what nobody was promised is shared by as many of the `places` free for
+    phases, this one's included, as it covers at the expected cost. 0 where all is promised: the job has to wait until
+    others end.
+    """
+    limits = []
+    if account.device_seconds_left is not None:
+        free = max(0.0, account.device_seconds_left - account.promised_seconds)
+        covered = free / account.expected_seconds if account.expected_seconds > 0 else 1.0
+        limits.append(free / max(1, int(min(covered, places))) / devices)
+    if account.seconds_left is not None:
+        limits.append(max(0.0, account.seconds_left))
+    return min(limits, default=None)
+
+
+def _is_submitted(node: Node) -> bool:
+    return node.attempt is not None and not node.attempt.is_over
+
+
+def _claim(node: Node, expected: float) -> float:
+    attempt = node.attempt
+    if attempt is not None and not attempt.is_over and attempt.allowance is not None:
+        # a run that was requeued may take the whole time limit once more
+        return max(0.0, attempt.allowance - (attempt.device_seconds - attempt.earlier_device_seconds))
+    return max(0.0, expected - node.device_seconds)

@@ -93,7 +93,8 @@ class Job:
 class Attempt:
     """One submission of a job.
 
-    Times are seconds since the epoch. `intended_at` is set before the cluster is asked, `job` after it accepted.
+    Times are seconds since the epoch. `intended_at` is set before the cluster is asked, `job` after it accepted,
+    `started_at` while its present run, or its last, is known; a job that was requeued and waits has none.
     `device_seconds` is what the attempt cost: wall seconds times allocated devices (GPUs, or CPUs without any).
     """
 
@@ -112,6 +113,10 @@ class Attempt:
     """Since when the cluster has not known the job; cleared when it is seen again."""
     restarts: int = 0
     """How often the cluster requeued the job."""
+    earlier_device_seconds: float = 0.0
+    """The part of `device_seconds` that the job's runs before the present one cost."""
+    allowance: float | None = None
+    """Device-seconds that a run of the job may cost at most, by its time limit; None where nothing limits it."""
     hosts: str = ""
     """The machines of its last run, as the cluster writes lists of them."""
     accounted: bool = False

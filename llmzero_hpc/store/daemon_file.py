@@ -23,7 +23,7 @@ class Heartbeat:
         started_at: when it began.
         ticks: reconciliations that it made.
         last_error: one line, empty when all is well.
-        cluster_calls: questions and orders to the cluster so far.
+        calls: questions and orders to the cluster so far, by the cluster's name for them.
         waiting_for: what it waits for, for people; empty when for nothing in particular.
     """
 
@@ -34,7 +34,7 @@ class Heartbeat:
     beat_at: float
     ticks: int
     last_error: str
-    cluster_calls: int
+    calls: dict[str, int]
     waiting_for: str
 
 

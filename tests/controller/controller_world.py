@@ -88,6 +88,7 @@ class MemoryCluster(Cluster):
 
     def submit(self, request: JobRequest) -> Job:
         """Accept, unless told otherwise."""
+        self.calls["submit"] += 1
         if self.out_of_reach:
             raise ClusterError("slurmctld does not answer")
         if self.refuses:

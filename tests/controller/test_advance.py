@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from llmzero_hpc.cluster.base import JobObservation, JobState
+from llmzero_hpc.cluster.base import Charge, JobObservation, JobState
 from llmzero_hpc.controller.advance import (
     JobReport,
     Policy,
@@ -14,6 +14,8 @@ from llmzero_hpc.controller.advance import (
     advance_evaluation,
     advance_node,
     attempts_without_progress,
+    is_leftover,
+    settled_charge,
     with_progress,
 )
 from llmzero_hpc.search.configuration import Configuration
@@ -110,6 +112,69 @@ def test_an_attempt_that_is_over_or_not_submitted_stays_as_it_is() -> None:
     assert advance_attempt(over, report(JobState.RUNNING), POLICY) == over
     intent = replace(ATTEMPT, job=None)
     assert advance_attempt(intent, report(None), POLICY) == intent
+
+
+def requeued(**changes: object) -> Attempt:
+    return replace(
+        advance_attempt(ATTEMPT, JobReport(60.0, True, JobObservation(JobState.RUNNING, 10.0), None), POLICY), **changes
+    )
+
+
+def seen(
+    state: JobState, started_at: float | None = None, restarts: int = 1, charge: Charge | None = None
+) -> JobReport:
+    return JobReport(
+        200.0, True, JobObservation(state, started_at, restarts=restarts, charge=charge, hosts="n[1-2]"), None
+    )
+
+
+def test_a_requeued_job_waits_again_and_keeps_what_it_cost() -> None:
+    waiting = advance_attempt(requeued(), seen(JobState.PENDING), POLICY)
+    assert (waiting.started_at, waiting.restarts, waiting.hosts) == (None, 1, "n[1-2]")
+    assert waiting.device_seconds == waiting.earlier_device_seconds == 50.0 * 4
+    running = advance_attempt(waiting, seen(JobState.RUNNING, 150.0), POLICY)
+    assert running.started_at == 150.0
+    assert running.device_seconds == 50.0 * 4 + 50.0 * 4
+
+
+def test_accounting_corrects_the_cost_of_the_runs_before() -> None:
+    waiting = advance_attempt(requeued(), seen(JobState.PENDING, charge=Charge(260.0, final=False)), POLICY)
+    assert advance_attempt(waiting, seen(JobState.RUNNING, 150.0), POLICY).device_seconds == 260.0 + 50.0 * 4
+
+
+def test_the_marker_of_a_run_that_was_requeued_is_no_witness_unless_it_completed() -> None:
+    once = advance_attempt(requeued(), seen(JobState.RUNNING, 150.0), POLICY)
+    stale = advance_attempt(once, JobReport(300.0, True, None, marker("terminated", -15)), POLICY)
+    assert stale.ending is None
+    assert advance_attempt(once, JobReport(300.0, True, None, marker("completed")), POLICY).ending is Ending.COMPLETED
+
+
+def test_the_final_charge_is_what_an_attempt_costs() -> None:
+    done = JobObservation(JobState.COMPLETED, 10.0, charge=Charge(444.0, final=True))
+    after = advance_attempt(ATTEMPT, JobReport(200.0, True, done, marker("completed")), POLICY)
+    assert (after.device_seconds, after.accounted) == (444.0, True)
+    early = replace(after, device_seconds=400.0, accounted=False)
+    assert settled_charge(early, Charge(430.0, final=False)) == early
+    assert settled_charge(early, None) == early
+    assert settled_charge(early, Charge(444.0, final=True)) == after
+
+
+@pytest.mark.parametrize(
+    ("state", "written", "now", "expected"),
+    [
+        (JobState.RUNNING, marker("completed"), 171.0, True),
+        (JobState.PENDING, marker("error", 3), 171.0, True),
+        (JobState.RUNNING, marker("completed"), 169.0, False),
+        (JobState.PENDING, marker("terminated", -15), 500.0, False),
+        (JobState.COMPLETED, marker("completed"), 500.0, False),
+        (JobState.RUNNING, None, 500.0, False),
+        (None, marker("completed"), 500.0, False),
+    ],
+)
+def test_a_job_that_outlives_its_phase_is_a_leftover(
+    state: JobState | None, written: Marker | None, now: float, *, expected: bool
+) -> None:
+    assert is_leftover(ATTEMPT, report(state, written, now=now), POLICY) is expected
 
 
 def node(**changes: object) -> Node:

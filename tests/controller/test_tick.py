@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,14 +104,36 @@ def test_an_outage_during_submission_waits_and_submits_once(world: World) -> Non
     assert len(world.cluster.submissions) == 1
 
 
-def test_what_the_cluster_refuses_for_good_fails_after_the_allowed_attempts(world: World) -> None:
+def test_what_the_cluster_refuses_is_tried_again_ever_less_often_until_it_is_taken(world: World) -> None:
     world.cluster.refuses = True
-    for _ in range(12):
-        world.tick()
+    pauses = []
+    for _ in range(200):
+        before = world.cluster.calls["submit"]
+        waiting_for = world.tick(10.0).waiting_for
+        assert "invalid partition" in waiting_for
+        if world.cluster.calls["submit"] > before:
+            pauses.append(world.clock.now)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(pauses)]
+    assert gaps == sorted(gaps)
+    assert gaps[0] <= world.config.tick_seconds + 10.0
+    assert gaps[-1] > 8 * gaps[0]
+    assert world.tree[0].status is NodeStatus.SUBMITTING
+    world.cluster.refuses = False
+    for _ in range(200):
+        world.tick(10.0)
+    assert len(world.cluster.submissions) == 1
+    assert len(world.tree[0].attempts) == 1
+
+
+def test_a_phase_that_is_cancelled_while_the_cluster_refuses_it_ends(world: World) -> None:
+    world.cluster.refuses = True
+    world.tick()
+    control.request_cancel(world.directory, 0)
+    world.tick()
+    world.tick()
     first = world.tree[0]
-    assert first.status is NodeStatus.FAILED
-    assert [attempt.ending for attempt in first.attempts] == [Ending.LAUNCH_FAILURE] * 3
-    assert "launch_failure" in first.problem
+    assert first.status is NodeStatus.CANCELLED
+    assert first.attempts[0].ending is Ending.LAUNCH_FAILURE
 
 
 @pytest.mark.parametrize("state", [None, JobState.PREEMPTED, JobState.NODE_FAILURE, JobState.TIME_LIMIT])
