@@ -71,3 +71,9 @@ class ClusterError(LLMZeroError):
     """The cluster refused a submission, or cannot be asked at the moment."""
 
     exit_code = 10
+
+
+class AgentError(LLMZeroError):
+    """A language model cannot be asked, or gave no usable answer."""
+
+    exit_code = 11

@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from llmzero_hpc.errors import AgentError
 from llmzero_hpc.search.configuration import Bounds, Configuration
 from llmzero_hpc.search.metrics import Series
-from llmzero_hpc.search.node import Checkpoint, Node, Rationale, TransitionKind
+from llmzero_hpc.search.node import Checkpoint, Ending, Node, Rationale, TransitionKind
 from llmzero_hpc.search.strategy import StrategyPhase
+from llmzero_hpc.store.marker import Marker
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class ProposalRequest:
     seed: int
     phases: tuple[StrategyPhase, ...] = ()
     """The strategy that ends with the parent, phase by phase."""
+    child: int | None = None
+    """Id of the planned node, whose folder keeps what was asked and answered; None: the parent's folder does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,14 @@ class FailureRequest:
     bounds: Mapping[str, Bounds]
     resumed: Node | None = None
     """The phase whose checkpoint the failed one started from; None from scratch."""
+    ending: Ending | None = None
+    """How its last attempt ended, by all that the cluster and the marker said."""
+    marker: Marker | None = None
+    """The job's own last word; None where it died without one."""
+    train_rows: int | None = None
+    """Rows of the training split; None where it is not known how many steps other epochs would make."""
+    child: int | None = None
+    """Id of the planned repair, whose folder keeps what was asked and answered; None: that of the failed phase does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +122,27 @@ class Repair:
     resume_step: int | None = None
 
 
+class AgentUnavailableError(AgentError):
+    """An agent cannot be asked at the moment, and nobody else is to answer: the same question is asked again later.
+
+    Args:
+        message, next_step: as for every error.
+        retry_seconds: not before this long from now; None leaves it to the one who asks.
+    """
+
+    def __init__(self, message: str, next_step: str = "", *, retry_seconds: float | None = None) -> None:
+        super().__init__(message, next_step)
+        self.retry_seconds = retry_seconds
+
+
 class Agents(ABC):
     """Those who decide between and beside the jobs.
 
-    Calls may take minutes and come from a thread pool, several at once; they must not touch files of the search.
-    An agent that raises never stops a run: the controller takes the playbook's answer for a proposal or a repair, and
-    CONTINUE for a stop.
+    Calls may take minutes and come from threads, several at once. They touch no file of the search but their own log
+    (`store.agent_calls`). A thread may be killed at any instant; its question is then asked again.
+    An agent that raises never stops a run: `AgentUnavailableError` leaves the node planned and asks again later; after
+    any other exception the controller repeats the parent's or the failed configuration, and a phase that was to be
+    judged continues.
     """
 
     @abstractmethod
@@ -129,3 +156,7 @@ class Agents(ABC):
     @abstractmethod
     def repair(self, request: FailureRequest) -> Repair:
         """How to repair a failed phase."""
+
+    def spent(self) -> float:
+        """Dollars that this search has paid for language models so far; from any thread."""
+        return 0.0

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llmzero_hpc.search.metrics import Series
     from llmzero_hpc.search.selection import Expansion
     from llmzero_hpc.search.tree import Tree
+    from llmzero_hpc.store.marker import Marker
 
 
 def seed_of(search_seed: int, node_id: int) -> int:
@@ -83,6 +84,7 @@ class Questions:
             iterations_left=iterations_left,
             seed=node.seed,
             phases=path(tree, parent.id),
+            child=node.id,
         )
 
     def stop(self, tree: Tree, node: Node, step: int) -> StopRequest | None:
@@ -103,8 +105,8 @@ class Questions:
             last_step=node.first_step + node.total_steps - 1,
         )
 
-    def failure(self, tree: Tree, node: Node, log_tail: str) -> FailureRequest:
-        """What the error analyzer is asked for a planned debug node."""
+    def failure(self, tree: Tree, node: Node, log_tail: str, marker: Marker | None = None) -> FailureRequest:
+        """What the error analyzer is asked for a planned debug node; `marker` is that of the failed attempt."""
         failed = self._parent(tree, node)
         attempt = failed.attempt
         return FailureRequest(
@@ -115,6 +117,10 @@ class Questions:
             earlier=tuple(n for n in tree if n.repairs == failed.id and n.id != node.id and n.configuration),
             bounds=self._config.bounds,
             resumed=None if failed.resume is None else tree[failed.resume.node],
+            ending=attempt.ending if attempt else None,
+            marker=marker,
+            train_rows=self._train_rows,
+            child=node.id,
         )
 
     def _trajectory(self, tree: Tree, node: Node, step: int | None = None) -> Series:
