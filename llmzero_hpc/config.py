@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from llmzero_hpc import settings_file
 from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.mistakes import Mistake, closest, explained
 from llmzero_hpc.search.configuration import Bounds, Configuration
@@ -129,20 +129,6 @@ class SearchConfig(Section):
         return self
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without its silent trap: of two equal keys, the first would be lost."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping; a key that stands twice is an error."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
 _INIT = "`llmzero-hpc init FOLDER` writes one to start from"
 
 
@@ -152,17 +138,7 @@ def load(path: Path) -> SearchConfig:
     Raises:
         ConfigurationError: the file is not there, not YAML, or wrong somewhere; the message says where.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigurationError(f"{path} is not there", _INIT) from None
-    except IsADirectoryError:
-        raise ConfigurationError(f"{path} is a folder, not a file", _INIT) from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path} is not UTF-8 text", "save it as UTF-8") from None
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from None
-    config = load_text(text, str(path))
+    config = load_text(settings_file.read_text(path, _INIT), str(path))
     return _with_absolute_paths(config, path.resolve().parent)
 
 
@@ -172,17 +148,7 @@ def load_text(text: str, source: str) -> SearchConfig:
     Raises:
         ConfigurationError: it is not YAML, or wrong somewhere; the message says where.
     """
-    try:
-        data = yaml.load(text, _Loader)  # noqa: S506 - derived from SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = " ".join((getattr(error, "problem", None) or str(error)).split())
-        raise ConfigurationError(f"{source}{where}: not valid YAML: {problem}") from None
-    if data is None:
-        raise ConfigurationError(f"{source} is empty", _INIT)
-    if not isinstance(data, dict):
-        raise ConfigurationError(f"{source} holds no settings: it is no list of `key: value`", _INIT)
+    data = settings_file.parsed(text, source, _INIT)
     try:
         return SearchConfig.model_validate(data)
     except ValidationError as error:

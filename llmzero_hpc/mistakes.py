@@ -23,6 +23,7 @@ _EXPECTED = {
     "path": "a path",
     "model": "keys with values",
     "dict": "keys with values",
+    "tuple": "a list",
     "dataclass": "keys with values",
     "mapping": "keys with values",
 }
@@ -50,8 +51,8 @@ def closest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
 
 
-def explained(errors: Sequence[ErrorDetails], section: Any) -> tuple[str, str]:
-    """The message and the next step for what pydantic found wrong with a model `section`."""
+def explained(errors: Sequence[ErrorDetails], section: Any, reference: str = _REFERENCE) -> tuple[str, str]:
+    """The message and the next step for what pydantic found wrong with a model `section`; `reference` documents it."""
     # A mistyped key is unknown, and the one that was meant is missing: the former is the mistake.
     error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
@@ -59,13 +60,13 @@ def explained(errors: Sequence[ErrorDetails], section: Any) -> tuple[str, str]:
     if kind == "value_error":
         mistake = context["error"]
         known = isinstance(mistake, Mistake)
-        return (str(mistake), mistake.next_step) if known else (f"{where}: {mistake}", _REFERENCE)
+        return (str(mistake), mistake.next_step) if known else (f"{where}: {mistake}", reference)
     if kind in {"extra_forbidden", "unexpected_keyword_argument", "invalid_key"}:
         return f"unknown key {where!r}", closest(str(error["loc"][-1]), beside)
     if kind == "missing":
-        return f"{where} is missing", _REFERENCE
+        return f"{where} is missing", reference
     if kind == "union_tag_not_found":
-        return f"{where}.name is missing", _REFERENCE
+        return f"{where}.name is missing", reference
     if kind in {"union_tag_invalid", "literal_error"}:
         return _no_choice(where, found, context)
     if kind == "string_pattern_mismatch":
@@ -75,11 +76,11 @@ def explained(errors: Sequence[ErrorDetails], section: Any) -> tuple[str, str]:
         )
     if kind in _LIMITS:
         limit, words = _LIMITS[kind]
-        return f"{where}: {_shown(found)} {words} {context[limit]}", _REFERENCE
+        return f"{where}: {_shown(found)} {words} {context[limit]}", reference
     expected = _EXPECTED.get(kind.partition("_")[0])
     if expected is None:
-        return f"{where}: {error['msg']}: {_shown(found)}", _REFERENCE
-    return f"{where}: expected {expected}, found {_shown(found)}", _REFERENCE
+        return f"{where}: {error['msg']}: {_shown(found)}", reference
+    return f"{where}: expected {expected}, found {_shown(found)}", reference
 
 
 def _no_choice(where: str, found: object, context: dict[str, Any]) -> tuple[str, str]:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "llmzero_hpc"
 ROOMS = ("cli", "controller", "agents", "report", "cluster", "trainers", "tasks", "store", "config", "search", "errors")
 """From the top of the house to its ground."""
-BESIDE = {"mistakes": "search", "sections": "search", "shipped": "errors"}
+BESIDE = {"mistakes": "search", "settings_file": "search", "sections": "search", "shipped": "errors"}
 """Modules that stand on the floor of a room."""
 PURE = {
     "__future__", "abc", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "itertools", "math",

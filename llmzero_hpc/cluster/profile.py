@@ -15,7 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from llmzero_hpc.mistakes import Mistake
 from llmzero_hpc.sections import Section
 
-_PAGE = "docs/cluster-profiles.md says what each option takes"
+PAGE = "docs/cluster-profiles.md says what each option takes"
 _WORD = r"[A-Za-z0-9][A-Za-z0-9_.:+@/=-]*"
 HOSTS = r"[A-Za-z0-9_][A-Za-z0-9_.,\[\]-]*"
 """A list of machines as Slurm writes it."""
@@ -183,6 +183,13 @@ class ClusterProfile(Section):
                 raise _refusal(option, value, "is no option", "write one option an entry, its value after `=`")
         return values
 
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _numbers_are_text(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {key: str(value) if type(value) is int else value for key, value in values.items()}
+
     @field_validator("environment")
     @classmethod
     def _variables(cls, values: dict[str, str]) -> dict[str, str]:
@@ -195,6 +202,14 @@ class ClusterProfile(Section):
                     "export it where the controller starts; jobs inherit it from there",
                 )
             _one_line(f"environment.{name}", value)
+        return values
+
+    @field_validator("sbatch_options", mode="before")
+    @classmethod
+    def _plain_values(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if not isinstance(value, str | int):
+                raise Mistake(f"sbatch_options.{name}: expected text, a whole number, true or false", PAGE)
         return values
 
     @field_validator("sbatch_options")
@@ -221,6 +236,6 @@ def _one_line(option: str, value: str, *, tabs: bool = False) -> None:
         raise _refusal(option, value, "is not one line of printable text")
 
 
-def _refusal(option: str, value: str, what: str, next_step: str = _PAGE) -> Mistake:
+def _refusal(option: str, value: str, what: str, next_step: str = PAGE) -> Mistake:
     shown = repr(value)
     return Mistake(f"{option}: {shown if len(shown) <= 60 else shown[:57] + '...'} {what}", next_step)  # noqa: PLR2004
