@@ -57,7 +57,7 @@ class SearchConfig(Section):
     """How the tree grows."""
     budget: Budget = Budget()
     """When the search ends."""
-    max_parallel_phases: Annotated[int, Field(ge=1, le=64)] = 1
+    max_parallel_phases: Annotated[int, Field(ge=1, le=256)] = 1
     """Phases in flight at once; 1 is the search of the paper."""
     max_attempts: Annotated[int, Field(ge=1)] = 5
     """Attempts in a row without a new checkpoint before a phase counts as failed."""

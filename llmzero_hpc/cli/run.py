@@ -53,7 +53,7 @@ def run(
 
     config = load(Path(search))
     if dry_run:
-        _show_plan(config, as_json=as_json)
+        _show_plan(config, state / config.name, as_json=as_json)
         return
     _drive(_opened(config, state / config.name), take_over=take_over)
 
@@ -149,13 +149,16 @@ def _drive(directory: SearchDirectory, *, take_over: bool = False) -> None:
         console.print(f"The report is not complete; `llmzero-hpc report {name}` says why.")
 
 
-def _show_plan(config: SearchConfig, *, as_json: bool) -> None:
+def _show_plan(config: SearchConfig, root: Path, *, as_json: bool) -> None:
     from llmzero_hpc.controller.apart import apart
-    from llmzero_hpc.controller.creation import checked
+    from llmzero_hpc.controller.creation import checked, placed, preview
 
+    config = placed(config)
     _prepare_model(config)
     with busy("Checking model, data and reward"):
         rows = apart(checked, config)
+    with busy("Asking the cluster"):
+        job = preview(config, root, rows, time.time())
     steps = config.configuration.steps(rows)
     validations = -(-steps // config.validate_every_steps)
     plan = {
@@ -172,6 +175,7 @@ def _show_plan(config: SearchConfig, *, as_json: bool) -> None:
         "budget": config.budget.model_dump(),
         "max_parallel_phases": config.max_parallel_phases,
         "devices_per_phase": config.hardware.devices,
+        "job": {"script": job.script, "start": job.estimate},
     }
     if as_json:
         json.dump(plan, sys.stdout, indent=2)
@@ -187,3 +191,5 @@ def _show_plan(config: SearchConfig, *, as_json: bool) -> None:
         typer.echo(f"    {key:<24}{value}")
     limits = {key: value for key, value in config.budget.model_dump().items() if value is not None}
     typer.echo("  budget: " + ", ".join(f"{value:g} {key.replace('_', ' ')}" for key, value in limits.items()))
+    typer.echo(f"  its job, which would start {job.estimate}:\n")
+    typer.echo(job.script)

@@ -54,10 +54,9 @@ def job_script(request: JobRequest, profile: ClusterProfile, settings: SlurmClus
             would change, or the setup template is wrong.
     """
     _check_folder(request.directory)
-    seconds = request.time_limit_seconds
-    if seconds is None:
-        seconds = 60 * (settings.time_limit_minutes or profile.time_limit_minutes)
-    minutes = max(1, math.ceil(seconds / 60))
+    longest = 60 * (settings.time_limit_minutes or profile.time_limit_minutes)
+    seconds = longest if request.time_limit_seconds is None else min(longest, request.time_limit_seconds)
+    minutes = max(1, math.floor(seconds / 60))
     cpus = profile.cpus_per_node or (None if request.gpus else request.devices)
     parameters = {
         "job_name": request.name,

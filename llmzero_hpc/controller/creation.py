@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmzero_hpc.cluster.profiles import read_profile, resolved
+from llmzero_hpc.cluster.registry import make_cluster
+from llmzero_hpc.controller.questions import root_node
+from llmzero_hpc.controller.submission import Submission
 from llmzero_hpc.errors import ConfigurationError
+from llmzero_hpc.search.tree import Tree
+from llmzero_hpc.sections import SlurmClusterConfig
 from llmzero_hpc.store.search_directory import SearchDirectory, SearchRecord
 from llmzero_hpc.trainers.registry import make_trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+    from llmzero_hpc.cluster.base import Preview
     from llmzero_hpc.config import SearchConfig
+
+
+def placed(config: SearchConfig) -> SearchConfig:
+    """A search with the hardware of its cluster profile, where it has one.
+
+    Raises:
+        ConfigurationError: the profile is missing or wrong, or contradicts the search.
+    """
+    settings = config.cluster
+    if not isinstance(settings, SlurmClusterConfig):
+        return config
+    return resolved(config, read_profile(settings.profile, settings.profiles))
+
+
+def preview(config: SearchConfig, root: Path, train_rows: int, now: float) -> Preview:
+    """The job of node 0 as it would be submitted, and the cluster's estimate of its start; nothing is kept.
+
+    Raises:
+        ClusterError: the cluster would refuse it.
+        ConfigurationError, MissingDependencyError: as `make_cluster`.
+    """
+    with tempfile.TemporaryDirectory(prefix="llmzero-hpc-") as scratch:
+        place = Path(scratch).resolve() / root.name
+        directory = SearchDirectory.create(place, SearchRecord.new(config, train_rows, now))
+        cluster = make_cluster(config, place)
+        submission = Submission(directory, cluster, make_trainer(config.trainer), lambda: now)
+        node = root_node(config, train_rows, now)
+        shown = submission.preview(Tree((node,)), node)
+        return replace(shown, script=shown.script.replace(str(place), str(root.resolve())))
 
 
 def checked(config: SearchConfig) -> int:
@@ -39,6 +77,7 @@ def create(
         ConfigurationError, MissingDependencyError: as `checked`; or `root` holds a search already.
         StorageError: the folder cannot be written.
     """
+    config = placed(config)
     return SearchDirectory.create(root, SearchRecord.new(config, check(config), now))
 
 
@@ -53,6 +92,7 @@ def opened_or_created(
     if not (root / "search.json").exists():
         return create(config, root, now, check)
     directory = SearchDirectory.open(root)
+    config = placed(config)
     changed = [
         key for key in type(config).model_fields if getattr(config, key) != getattr(directory.record.config, key)
     ]
