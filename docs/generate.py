@@ -20,7 +20,15 @@ from llmzero_hpc.cli.main import INTERRUPTED, USAGE, app
 from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.search.configuration import Bounds, Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS, ParameterClass
-from llmzero_hpc.sections import ChainsTask, FilesTask, LocalClusterConfig, SlurmClusterConfig
+from llmzero_hpc.sections import (
+    ChainsTask,
+    FilesTask,
+    LanguageModelAgents,
+    LocalClusterConfig,
+    PlaybookAgents,
+    Prices,
+    SlurmClusterConfig,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,9 +39,12 @@ _GENERATED = "<!-- Written by docs/generate.py (`make docs`): change the code in
 _TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path", NoneType: "none"}
 _CHOICES: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
     "task": ("name", (ChainsTask, FilesTask)),
+    "agents": ("kind", (PlaybookAgents, LanguageModelAgents)),
     "cluster": ("kind", (LocalClusterConfig, SlurmClusterConfig)),
 }
 """Sections that are one of several, and the key that says which."""
+_INSIDE: dict[type[BaseModel], dict[str, type[BaseModel]]] = {LanguageModelAgents: {"prices": Prices}}
+"""Sections inside of sections, by their key."""
 _LIMITS = {Ge: ("ge", "at least"), Gt: ("gt", "above"), Le: ("le", "at most"), Lt: ("lt", "below")}
 
 
@@ -104,7 +115,12 @@ def _settings() -> str:
         if name in _CHOICES:
             key, kinds = _CHOICES[name]
             parts.append(f"\n## {name}\n\nOne of these, by its `{key}`.\n")
-            parts += [f"\n### {_chosen_by(kind, key)}\n\n{_said(kind)}\n\n{_keys(kind)}" for kind in kinds]
+            for kind in kinds:
+                parts.append(f"\n### {_chosen_by(kind, key)}\n\n{_said(kind)}\n\n{_keys(kind)}")
+                parts += [
+                    f"\n#### {inside}\n\n{_said(section)}\n\n{_keys(section)}"
+                    for inside, section in _INSIDE.get(kind, {}).items()
+                ]
         elif name == "configuration":
             parts += [_CONFIGURATION_HEAD, _table(("key", "type", "default"), _configuration())]
         elif name == "bounds":

@@ -15,15 +15,17 @@ from llmzero_hpc.search.configuration import Bounds, Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
 from llmzero_hpc.search.rules import Rules
 from llmzero_hpc.sections import (
-    Agents,
+    AgentsConfig,
     Budget,
     ClusterConfig,
     EarlyStop,
     FilesTask,
     Hardware,
     Housekeeping,
+    LanguageModelAgents,
     LocalClusterConfig,
     Notify,
+    PlaybookAgents,
     Rehearsal,
     Section,
     SlurmClusterConfig,
@@ -65,7 +67,7 @@ class SearchConfig(Section):
     """Failed phases in a row after which the search pauses itself until a person has looked."""
     early_stop: EarlyStop = EarlyStop()
     """When running phases are judged."""
-    agents: Agents = Agents()
+    agents: AgentsConfig = PlaybookAgents()
     """Who proposes, stops and repairs."""
     cluster: ClusterConfig = LocalClusterConfig()
     """Where phases run."""
@@ -108,6 +110,15 @@ class SearchConfig(Section):
             if not isinstance(wanted, bool | int | float | str):
                 raise Mistake(f"configuration.overrides.{key}: expected a number, text, true or false")
         return value
+
+    @model_validator(mode="after")
+    def _money_can_be_counted(self) -> SearchConfig:
+        agents = self.agents
+        if self.budget.api_dollars is not None and isinstance(agents, LanguageModelAgents) and agents.prices is None:
+            raise Mistake(
+                "budget.api_dollars needs agents.prices", "say what the model's tokens cost, in dollars for a million"
+            )
+        return self
 
     @model_validator(mode="after")
     def _values_in_bounds(self) -> SearchConfig:
@@ -171,4 +182,7 @@ def _with_absolute_paths(config: SearchConfig, folder: Path) -> SearchConfig:
         own = {"profiles": cluster.profiles, "templates": cluster.templates}
         folders = {key: folder / value.expanduser() for key, value in own.items() if value is not None}
         cluster = cluster.model_copy(update=folders)
-    return config.model_copy(update={"model": model, "task": task, "cluster": cluster})
+    agents = config.agents
+    if isinstance(agents, LanguageModelAgents) and agents.prompts is not None:
+        agents = agents.model_copy(update={"prompts": folder / agents.prompts.expanduser()})
+    return config.model_copy(update={"model": model, "task": task, "cluster": cluster, "agents": agents})

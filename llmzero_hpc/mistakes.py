@@ -66,7 +66,7 @@ def explained(errors: Sequence[ErrorDetails], section: Any, reference: str = _RE
     if kind == "missing":
         return f"{where} is missing", reference
     if kind == "union_tag_not_found":
-        return f"{where}.name is missing", reference
+        return f"{where}.{_discriminator(context)} is missing", reference
     if kind in {"union_tag_invalid", "literal_error"}:
         return _no_choice(where, found, context)
     if kind == "string_pattern_mismatch":
@@ -85,10 +85,15 @@ def explained(errors: Sequence[ErrorDetails], section: Any, reference: str = _RE
 
 def _no_choice(where: str, found: object, context: dict[str, Any]) -> tuple[str, str]:
     if "tag" in context:
-        where, found = f"{where}.name", context["tag"]
+        where, found = f"{where}.{_discriminator(context)}", context["tag"]
     choices = context.get("expected") or context["expected_tags"]
     known = re.findall(r"'([^']*)'", choices) or re.findall(r"\d+", choices)
     return f"{where}: {_shown(found)} is unknown", closest(str(found), known)
+
+
+def _discriminator(context: dict[str, Any]) -> str:
+    """The key that chooses between sections."""
+    return str(context["discriminator"]).strip("'")
 
 
 def _shown(value: object) -> str:
@@ -120,5 +125,6 @@ def _variants(section: Any) -> tuple[Any, ...]:
 
 
 def _name_of(kind: Any) -> Any:
-    field = getattr(kind, "model_fields", {}).get("name")
-    return None if field is None else field.default
+    """What a section of several is chosen by: the one value of its `name` or `kind`."""
+    fields = getattr(kind, "model_fields", {})
+    return next((get_args(fields[key].annotation)[0] for key in ("name", "kind") if key in fields), None)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from llmzero_hpc.mistakes import Mistake
 
 
 class Section(BaseModel):
@@ -97,11 +101,102 @@ class EarlyStop(Section):
     """Steps of the phase before the first judgement."""
 
 
-class Agents(Section):
-    """Who proposes, stops and repairs."""
+class PlaybookAgents(Section):
+    """Rules over the metrics, without a language model: free, offline, and the same answer every time."""
 
     kind: Literal["playbook"] = "playbook"
-    """`playbook`: rules over the metrics, without a language model (docs/playbook.md)."""
+    """`playbook`: rules decide everything (docs/playbook.md)."""
+
+
+class Prices(Section):
+    """Dollars for a million tokens, as the endpoint's owner charges them."""
+
+    input: Annotated[float, Field(ge=0)]
+    """Of prompts."""
+    output: Annotated[float, Field(ge=0)]
+    """Of replies, hidden reasoning included."""
+    cached_input: Annotated[float, Field(ge=0)] | None = None
+    """Of prompt tokens that the endpoint had seen before; None is as `input`."""
+    image: Annotated[float, Field(ge=0)] | None = None
+    """Of images, where the endpoint counts their tokens apart; None is as `input`."""
+
+
+class LanguageModelAgents(Section):
+    """Language models behind an OpenAI-compatible endpoint: a hosted one, or a server of your own."""
+
+    kind: Literal["llm"] = "llm"
+    """`llm`: a language model proposes, stops and repairs. May be left out beside `base_url`."""
+    base_url: str
+    """Where the API is, as `https://api.openai.com/v1` or `http://node7:8000/v1`."""
+    model: str
+    """Name of the model, as the endpoint knows it."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key, never the key itself; None for an endpoint that asks for none."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=1800)] = 300.0
+    """Longest wait for one reply."""
+    concurrency: Annotated[int, Field(ge=1, le=16)] = 4
+    """Calls at once."""
+    max_retries: Annotated[int, Field(ge=0, le=20)] = 4
+    """How often a call is repeated after an error that may pass, before the endpoint counts as down."""
+    max_output_tokens: Annotated[int, Field(ge=256, le=131_072)] = 8192
+    """Longest reply in tokens, hidden reasoning included; one that is cut off there cannot be used."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Sampling temperature; None leaves it to the endpoint."""
+    vision: bool = True
+    """Send plots, where the model takes images; false is the ablation without visual reasoning."""
+    structured: Literal["auto", "json_schema", "plain"] = "auto"
+    """`json_schema` has the endpoint enforce the form of replies; `auto` does so unless the endpoint refuses it."""
+    fallback: Literal["playbook", "wait"] = "playbook"
+    """Who proposes and repairs while the model cannot be asked: the playbook, or nobody until it can."""
+    proposer: Literal["llm", "playbook"] = "llm"
+    """Who proposes the next phase."""
+    early_stopper: Literal["llm", "playbook"] = "llm"
+    """Who judges running phases; a model that cannot be asked lets them run."""
+    error_analyzer: Literal["llm", "playbook"] = "llm"
+    """Who repairs failed phases."""
+    prompts: Path | None = None
+    """Folder with your own versions of files from `prompts/`, used instead of those of the same name."""
+    prices: Prices | None = None
+    """What tokens cost; None counts no money."""
+    max_calls: Annotated[int, Field(ge=1)] | None = None
+    """Calls that the search may make; after them it goes on as `fallback` says. None means no limit."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise Mistake("agents.base_url is no http or https address", "write it as https://api.example.org/v1")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            # The settings are kept on disk for everyone who may read the search.
+            raise Mistake(
+                "agents.base_url holds more than host and path",
+                "keep keys out of it: put yours into a variable and that variable's name into agents.api_key_env",
+            )
+        return value.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _name_of_a_variable(cls, value: str | None) -> str | None:
+        # The value is not shown: whoever mistakes this setting may have written the key itself.
+        if value is not None and not re.fullmatch("[A-Z_][A-Z0-9_]{0,63}", value):
+            raise Mistake(
+                "agents.api_key_env is no name of an environment variable (A-Z, 0-9 and _)",
+                "put the key into a variable, `export MY_KEY=...`, and its name here: `api_key_env: MY_KEY`",
+            )
+        return value
+
+
+def _agents_of_a_kind(value: Any) -> Any:
+    """Settings that name no kind are a model's as soon as they say where or which it is."""
+    if isinstance(value, dict) and "kind" not in value:
+        return {"kind": "llm" if {"base_url", "model"} & value.keys() else "playbook", **value}
+    return value
+
+
+AgentsConfig = Annotated[
+    Annotated[PlaybookAgents | LanguageModelAgents, Field(discriminator="kind")], BeforeValidator(_agents_of_a_kind)
+]
 
 
 class LocalClusterConfig(Section):
