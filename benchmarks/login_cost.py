@@ -119,13 +119,13 @@ def measure(phases: int, ticks: int, interval: float, settled: int, folder: Path
                 daemon.tick()
                 time.sleep(interval)
             start_cpu = time.process_time() - began
-            before = (daemon.cluster_calls, _Counted.commits, _written())
+            before = (sum(daemon.calls.values()), _Counted.commits, _written())
             began = time.process_time()
             for _ in range(ticks):
                 daemon.tick()
                 time.sleep(interval)
             cpu = time.process_time() - began
-            after = (daemon.cluster_calls, _Counted.commits, _written())
+            after = (sum(daemon.calls.values()), _Counted.commits, _written())
             if not _all_run(controller.tree, judging=judging):
                 raise RuntimeError(f"not all phases run: {[node.status.value for node in controller.tree.active()]}")
             calls, commits, written = (late - early for early, late in zip(before, after, strict=True))

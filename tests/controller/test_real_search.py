@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
+from searches import short_demo
 
-from llmzero_hpc.cli.create import template
-from llmzero_hpc.config import load_text
-from llmzero_hpc.controller.creation import create
 from llmzero_hpc.controller.daemon import Daemon
 from llmzero_hpc.report.data import without_clock
 from llmzero_hpc.report.reading import read
 from llmzero_hpc.report.strategy_file import best_adapter, strategy_document
 from llmzero_hpc.search.node import NodeStatus
-from llmzero_hpc.tasks.chains.cache import ensure_policy
 from llmzero_hpc.trainers.checkpoints import is_adapter
 
 if TYPE_CHECKING:
@@ -28,16 +23,7 @@ pytestmark = [pytest.mark.training, pytest.mark.slow]
 
 
 def run_demo(root: Path) -> SearchDirectory:
-    """The demo's settings, with three short phases."""
-    settings = yaml.safe_load(template("demo", "search.yaml"))
-    settings["configuration"]["epochs"] = 0.022
-    settings["validate_every_steps"] = 4
-    settings["early_stop"]["first_step"] = 4
-    settings["budget"] = {"iterations": 3}
-    settings["tick_seconds"] = 0.2
-    settings["live_views"] = False
-    ensure_policy()
-    directory = create(load_text(yaml.safe_dump(settings), "demo"), root, time.time())
+    directory = short_demo(root)
     with Daemon(directory) as daemon:
         assert daemon.loop().finished
     return directory
