@@ -11,23 +11,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from llmzero_hpc.agents.registry import make_agents
+from llmzero_hpc.cluster.controller_job import own_job
 from llmzero_hpc.cluster.registry import make_cluster
 from llmzero_hpc.controller.desk import Desk
 from llmzero_hpc.controller.house import House
 from llmzero_hpc.controller.submission import Submission
 from llmzero_hpc.controller.tick import Controller, Outcome
 from llmzero_hpc.controller.views import Views
+from llmzero_hpc.sections import LocalClusterConfig
 from llmzero_hpc.store import control
-from llmzero_hpc.store.daemon_file import Heartbeat, write_heartbeat
+from llmzero_hpc.store.daemon_file import Heartbeat, read_heartbeat, write_heartbeat
 from llmzero_hpc.store.lease import Lease
 from llmzero_hpc.store.process import boot_id
 from llmzero_hpc.trainers.registry import make_trainer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import FrameType
 
     from llmzero_hpc.store.search_directory import SearchDirectory
+
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals that end a controller in order; the last is how a cluster announces the end of the controller's job."""
+_LOOK_SECONDS = 2.0
+"""How often a controller that waits for its next tick looks for a request to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +44,51 @@ class LoopEnd:
 
     finished: bool
     reason: str
+    signal: int | None = None
 
 
 class Daemon:
     """A controller with its lease and heartbeat. Use as a context manager; leaving it ends no phase.
 
-    Raises on entry:
+    Args:
+        directory: the search.
+        take_over: take it from whoever drives it.
+        by_cron: it makes one tick, and cron will start the next.
+        clock: seconds since the epoch.
+
+    Raises:
         LeaseError: another controller holds the search.
     """
 
     def __init__(
-        self, directory: SearchDirectory, *, take_over: bool = False, clock: Callable[[], float] = time.time
+        self,
+        directory: SearchDirectory,
+        *,
+        take_over: bool = False,
+        by_cron: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        config = directory.record.config
         self._directory = directory
         self._clock = clock
-        self._stop = threading.Event()
+        self._by_cron = by_cron
+        self._wake = threading.Event()
+        self._signal: int | None = None
         self._started_at = clock()
         self._ticks = 0
-        self._lease = Lease.acquire(directory, clock, take_over=take_over)
-        control.take_stop_request(directory)  # one from before is not meant for this controller
-        config = directory.record.config
+        before = read_heartbeat(directory)
+        self._error_since = before.error_since if before else None
+        self._job = own_job()
+        self._lease = Lease.acquire(
+            directory,
+            job=self._job,
+            take_over=take_over,
+            # Phases on a machine itself can be seen from there only: to others they look as if they had ended.
+            after_silence=not isinstance(config.cluster, LocalClusterConfig),
+        )
+        former = self._lease.former
+        if by_cron or self._job is None or former is None or not self._job.continues(former.job):
+            control.clear_stop(directory)  # a request from before is not meant for this controller
         trainer = make_trainer(config.trainer)
         self._cluster = cluster = make_cluster(config, directory.root)
         self.views = Views(directory.root, live=config.live_views)
@@ -68,7 +101,7 @@ class Daemon:
                 trainer=trainer,
                 agents=make_agents(config),
                 desk=self._desk,
-                submission=Submission(directory, cluster, trainer, clock),
+                submission=Submission(directory, cluster, trainer, clock, self._lease.check),
                 views=self.views,
                 clock=clock,
             )
@@ -84,9 +117,9 @@ class Daemon:
         self._lease.release()
 
     @property
-    def cluster_calls(self) -> int:
-        """Questions and orders to the cluster so far."""
-        return self._cluster.calls.total()
+    def calls(self) -> Mapping[str, int]:
+        """Questions and orders to the cluster so far, by the cluster's name for them."""
+        return self._cluster.calls
 
     def tick(self) -> Outcome:
         """One tick, and the heartbeat that tells of it."""
@@ -96,8 +129,8 @@ class Daemon:
         return outcome
 
     def loop(self, after_tick: Callable[[Outcome], None] | None = None) -> LoopEnd:
-        """Tick until the search is over or someone asks to stop. SIGINT and SIGTERM end it after the current tick."""
-        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Tick until the search is over or someone asks to stop. Signals (`ENDING`) end it after the current tick."""
+        previous = {number: signal.signal(number, self._on_signal) for number in ENDING}
         try:
             while True:
                 outcome = self.tick()
@@ -107,16 +140,30 @@ class Daemon:
                     return LoopEnd(finished=True, reason=outcome.waiting_for)
                 if outcome.stop_requested:
                     return LoopEnd(finished=False, reason="stopped on request")
-                if self._stop.wait(self._directory.record.config.tick_seconds):
-                    return LoopEnd(finished=False, reason="interrupted")
+                self._rest()
+                if self._signal is not None:
+                    return LoopEnd(finished=False, reason="interrupted", signal=self._signal)
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._stop.set()
+    def _rest(self) -> None:
+        """Until the next tick is due, a signal came, or somebody asked for the end."""
+        until = time.monotonic() + self._directory.record.config.tick_seconds
+        while (left := until - time.monotonic()) > 0:
+            if self._wake.wait(min(left, _LOOK_SECONDS)) or control.stop_request(self._directory) is not None:
+                return
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = number
+        self._wake.set()
 
     def _beat(self, outcome: Outcome) -> None:
+        error = self.controller.cluster_error
+        if not error:
+            self._error_since = None
+        elif self._error_since is None:
+            self._error_since = self._clock()
         heartbeat = Heartbeat(
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -124,8 +171,11 @@ class Daemon:
             started_at=self._started_at,
             beat_at=self._clock(),
             ticks=self._ticks,
-            last_error=self.controller.cluster_error,
+            last_error=error,
             calls=dict(self._cluster.calls),
             waiting_for=outcome.waiting_for,
+            job_id=self._job.job_id if self._job else "",
+            by_cron=self._by_cron,
+            error_since=self._error_since,
         )
         write_heartbeat(self._directory, heartbeat)

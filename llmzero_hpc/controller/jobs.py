@@ -54,7 +54,6 @@ class Jobs:
         config = house.directory.record.config
         slurm = config.cluster if isinstance(config.cluster, SlurmClusterConfig) else None
         self._directory = house.directory
-        self._lease = house.lease
         self._cluster = house.cluster
         self._submission = house.submission
         self._state = state
@@ -105,8 +104,6 @@ class Jobs:
         """Whether it is time to try this attempt, and the job of the one before can certainly not run again."""
         if self._state.clock() < self._retries.get(attempt.name, (0, 0.0))[1]:
             return False
-        # Whoever lost the search while it slept must not submit, either.
-        self._lease.check()
         lost = earlier[-1] if earlier and earlier[-1].ending not in {Ending.COMPLETED, Ending.ERROR} else None
         # The cluster may think of requeueing what looked lost.
         return lost is None or lost.job is None or self._ask(partial(self._cluster.cancel, lost.job))

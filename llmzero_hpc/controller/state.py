@@ -33,8 +33,7 @@ class SearchState:
             StorageError: the tree stands as it was last written.
         """
         if tree != self.tree:
-            self._lease.check()
-            self._directory.write_tree(tree)
+            self._lease.commit(tree)
             self.tree = tree
 
     def put(self, *nodes: Node) -> None:

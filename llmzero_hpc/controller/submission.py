@@ -48,14 +48,21 @@ class Submission:
     """
 
     def __init__(
-        self, directory: SearchDirectory, cluster: Cluster, trainer: Trainer, clock: Callable[[], float]
+        self,
+        directory: SearchDirectory,
+        cluster: Cluster,
+        trainer: Trainer,
+        clock: Callable[[], float],
+        guard: Callable[[], None] | None = None,
     ) -> None:
+        """`guard` is called right before the cluster is asked to submit; what it raises prevents it."""
         self._directory = directory
         self._record = directory.record
         self._config = directory.record.config
         self._cluster = cluster
         self._trainer = trainer
         self._clock = clock
+        self._guard = guard
         self.refusals: dict[str, str] = {}
         """Why the cluster refused an attempt when it was last asked to take it, by the attempt's name."""
 
@@ -165,6 +172,8 @@ class Submission:
         work.folder.attempt(attempt.number).create()
         work.specify()
         request = self._request(attempts, work)
+        if self._guard is not None:
+            self._guard()
         try:
             job = self._cluster.submit(request)
         except ClusterError as error:

@@ -63,7 +63,7 @@ class Controller:
         """
         self._house.lease.renew()
         self._house.views.poll()
-        stop_requested = control.take_stop_request(self._directory)
+        stop = control.stop_request(self._directory)
         self._take_cancel_requests()
         sight = self._jobs.observe()
         self._scoring.advance(sight)
@@ -71,9 +71,11 @@ class Controller:
         self._scoring.submit_open_intent()
         self._counsel.take_answers()
         self._jobs.cancel_unwanted()
-        waiting_for = "" if stop_requested else self._go_on()
+        if stop is not None:
+            return self._stopped(stop)
+        waiting_for = self._go_on()
         finished = self._is_over() and not waiting_for
-        return Outcome(finished, stop_requested, "the search is over" if finished else waiting_for)
+        return Outcome(finished, stop_requested=False, waiting_for="the search is over" if finished else waiting_for)
 
     def account(self) -> Account:
         """The budget as it stands."""
@@ -89,6 +91,16 @@ class Controller:
                     self._state.put(node)
                 self._state.say("cancel", "cancelled on request", node_id)
             control.clear_cancel(self._directory, node_id)
+
+    def _stopped(self, request: control.StopRequest) -> Outcome:
+        """Serve a request to stop. One that cannot be served whole, as the cluster cannot be asked, stands."""
+        if request is control.StopRequest.JOBS_TOO:
+            cancelled = self._jobs.cancel_all()
+            if self.cluster_error:
+                return Outcome(finished=False, stop_requested=False, waiting_for=self._waiting_for())
+            self._state.say("stop", f"stopped with its jobs; cancelled {len(cancelled)}, their phases can go on")
+        control.clear_stop(self._directory)
+        return Outcome(finished=False, stop_requested=True, waiting_for="")
 
     def _go_on(self) -> str:
         """Submit what is proposed, plan what fits, evaluate at the end; says what the search waits for."""

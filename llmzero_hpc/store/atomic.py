@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llmzero_hpc.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 TEMPORARY_PREFIX = ".tmp-"
@@ -52,13 +52,14 @@ def refusals(doing: str, path: Path) -> Iterator[None]:
         raise storage_error(error, doing, path) from error
 
 
-def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_bytes(path: Path, data: bytes, mode: int = 0o644, guard: Callable[[], None] | None = None) -> None:
     """Replace a file by rename, after its content is on disk; a kill at any instant leaves the old or the new one.
 
     Args:
         path: the file; its folder must be there.
         data: the whole content.
         mode: permissions, narrowed by the umask.
+        guard: called right before the rename; what it raises prevents it.
 
     Raises:
         StorageError: the file system refused; the old file is as it was, unless only the folder could not be synced.
@@ -66,6 +67,8 @@ def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:
     with refusals("writing", path):
         temporary = write_aside(path, data, mode)
         try:
+            if guard is not None:
+                guard()
             os.replace(temporary, path)  # noqa: PTH105 - the tests kill at every call of os, pathlib hides them
         except BaseException:
             discard(temporary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.store.atomic import make_folder, refusals, remove, write_json
@@ -34,17 +35,37 @@ def is_paused(directory: SearchDirectory) -> bool:
         return path.exists()
 
 
-def request_stop(directory: SearchDirectory) -> None:
-    """Ask the controller to end; jobs go on."""
-    _request(directory, "stop")
+class StopRequest(StrEnum):
+    """What is to end; the value is the request's file."""
+
+    CONTROLLER = "stop"
+    """The controller; jobs go on."""
+    JOBS_TOO = "stop_with_jobs"
+    """The controller and every job; the phases go on in new jobs when the search is started again."""
 
 
-def take_stop_request(directory: SearchDirectory) -> bool:
-    """Whether the controller was asked to end; the request is gone afterwards.
+def request_stop(directory: SearchDirectory, what: StopRequest = StopRequest.CONTROLLER) -> None:
+    """Ask the controller to end."""
+    _request(directory, what)
 
-    A controller takes it once when it starts, so that a request which nobody served does not end the next one.
+
+def stop_request(directory: SearchDirectory) -> StopRequest | None:
+    """What was asked to end, the more where both were; None where nobody asked."""
+    for what in (StopRequest.JOBS_TOO, StopRequest.CONTROLLER):
+        path = _file(directory, what)
+        with refusals("reading", path):
+            if path.exists():
+                return what
+    return None
+
+
+def clear_stop(directory: SearchDirectory) -> None:
+    """The controller ends now.
+
+    One that starts calls it as well, so that a request which nobody served does not end the next one.
     """
-    return remove(_file(directory, "stop"))
+    for what in StopRequest:
+        remove(_file(directory, what))
 
 
 def request_cancel(directory: SearchDirectory, node_id: int) -> None:

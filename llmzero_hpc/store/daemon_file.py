@@ -1,11 +1,11 @@
-"""The heartbeat: what the controller last said of itself, in `daemon.json`, for `status` on any login node."""
+"""What the controller last said of itself, for `status` on any login node: its heartbeat, and its job in the queue."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llmzero_hpc.store.atomic import read_bytes, write_bytes
+from llmzero_hpc.store.atomic import read_bytes, remove, write_bytes
 from llmzero_hpc.store.records import decoded, encoded
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ class Heartbeat:
         last_error: one line, empty when all is well.
         calls: questions and orders to the cluster so far, by the cluster's name for them.
         waiting_for: what it waits for, for people; empty when for nothing in particular.
+        job_id: the cluster's job in which it runs; empty outside of one.
+        by_cron: cron starts it for one tick at a time, so that nobody holds the search in between.
+        error_since: since when every tick has met an error; None while `last_error` is empty.
     """
 
     host: str
@@ -36,6 +39,17 @@ class Heartbeat:
     last_error: str
     calls: dict[str, int]
     waiting_for: str
+    job_id: str = ""
+    by_cron: bool = False
+    error_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedController:
+    """A controller's job that was handed to the cluster at `submitted_at`, and may not have started yet."""
+
+    job_id: str
+    submitted_at: float
 
 
 def read_heartbeat(directory: SearchDirectory) -> Heartbeat | None:
@@ -56,5 +70,36 @@ def write_heartbeat(directory: SearchDirectory, heartbeat: Heartbeat) -> None:
     write_bytes(_file(directory), encoded(heartbeat))
 
 
+def read_queued(directory: SearchDirectory) -> QueuedController | None:
+    """The controller's newest job; None where there never was one.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
+    return decoded(QueuedController, read_bytes(_queued_file(directory)))
+
+
+def write_queued(directory: SearchDirectory, queued: QueuedController) -> None:
+    """Note the controller's job.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    write_bytes(_queued_file(directory), encoded(queued))
+
+
+def clear_queued(directory: SearchDirectory) -> None:
+    """The job has ended, or was taken out of the queue.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    remove(_queued_file(directory))
+
+
 def _file(directory: SearchDirectory) -> Path:
     return directory.root / "daemon.json"
+
+
+def _queued_file(directory: SearchDirectory) -> Path:
+    return directory.root / "controller_job.json"

@@ -5,81 +5,141 @@ The file `lease` names its holder and is never changed in place. To take a lease
 for people and for speed. So the holder is found by following tokens from `lease` to the end, a kill between the two
 steps loses nothing, and a late write by a process that lost cannot undo a take-over. Releasing is a take-over by
 nobody. Nothing here needs file locks, which network file systems often lack.
+
+A process that sleeps through a take-over, for hours perhaps, still cannot write the tree. It makes the new `tree.json`
+complete in a file aside, then looks whether the lease is its own, then renames. Whoever takes the lease removes such
+files before it reads the tree. So either the rename came before the tree was read, or it finds nothing to rename.
+
+How long a holder has been silent is the difference of two times that the file system gave: of the lease, which the
+holder touches, and of a file made for the comparison. The clocks of login nodes do not matter.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from llmzero_hpc.errors import LeaseError
-from llmzero_hpc.store.atomic import TEMPORARY_PREFIX, discard, link_new, read_bytes, refusals, sync_folder, write_aside
+from llmzero_hpc.errors import LeaseError, StorageError
+from llmzero_hpc.store.atomic import (
+    TEMPORARY_PREFIX,
+    discard,
+    link_new,
+    read_bytes,
+    refusals,
+    remove,
+    sync_folder,
+    write_aside,
+)
 from llmzero_hpc.store.process import ProcessIdentity
 from llmzero_hpc.store.records import decoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
+    from llmzero_hpc.search.tree import Tree
     from llmzero_hpc.store.search_directory import SearchDirectory
 
 _SUCCESSOR_PREFIX = ".lease-"
 _LEFTOVER_SECONDS = 600.0
+_PATIENCE_TICKS, _PATIENCE_SECONDS = 10, 600.0
 _TRIES = 100
 _RIVAL = "another controller is starting at this moment; see `llmzero-hpc status`"
 
 
 @dataclass(frozen=True, slots=True)
+class ControllerJob:
+    """The job of the cluster in which a controller runs; `restarts` is how often the cluster requeued it."""
+
+    job_id: str
+    restarts: int
+
+    def continues(self, other: ControllerJob | None) -> bool:
+        """Whether this is that very job, requeued since."""
+        return other is not None and self.job_id == other.job_id and self.restarts > other.restarts
+
+
+@dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lease. `process` is None once it was released; times are seconds since the epoch."""
+    """Who holds a lease. `process` is None once it was released; times are seconds since the epoch.
+
+    `renewed_at` is by the clock of the file system; `job` is where the process runs, or ran, if in a job.
+    """
 
     token: str
     process: ProcessIdentity | None
     acquired_at: float
     renewed_at: float
+    job: ControllerJob | None = None
 
     @property
     def is_gone(self) -> bool:
         """It was released, or its process has certainly ended."""
         return self.process is None or self.process.is_gone()
 
+    @property
+    def place(self) -> str:
+        """Where its process is, for people."""
+        if self.process is None:
+            return "nobody"
+        process = f"process {self.process.pid} on {self.process.host}"
+        return f"{process} in job {self.job.job_id}" if self.job else process
+
 
 class Lease:
-    """The right to drive a search. Made by `acquire`; used by one thread."""
+    """The right to drive a search. Made by `acquire`; used by one thread.
 
-    def __init__(self, directory: SearchDirectory, holder: Holder, now: Callable[[], float]) -> None:
+    Attributes:
+        former: who held it before; None where nobody ever did.
+    """
+
+    def __init__(self, directory: SearchDirectory, holder: Holder, former: Holder | None) -> None:
         """Use `acquire`."""
         self._directory = directory
         self._holder = holder
-        self._now = now
+        self.former = former
 
     @classmethod
-    def acquire(cls, directory: SearchDirectory, now: Callable[[], float], take_over: bool = False) -> Lease:
-        """Take the lease if it is free, or if its holder has certainly ended.
+    def acquire(
+        cls,
+        directory: SearchDirectory,
+        *,
+        job: ControllerJob | None = None,
+        take_over: bool = False,
+        after_silence: bool = True,
+    ) -> Lease:
+        """Take the lease if it is free or its holder is given up.
+
+        That is: the holder has certainly ended, is an earlier run of this very job, or has been silent for more than
+        `patience_seconds`.
 
         Args:
             directory: the search.
-            now: the clock, seconds since the epoch.
+            job: the job in which this process runs.
             take_over: take it from whoever holds it at the start of this call; its next `check` fails.
+            after_silence: whether silence counts.
 
         Raises:
             LeaseError: somebody holds it, or was faster.
             StorageError: the file system refused.
         """
         path = _file(directory)
-        own = Holder(os.urandom(8).hex(), ProcessIdentity.own(), now(), now())
+        now = time.time()
+        own = Holder(os.urandom(8).hex(), ProcessIdentity.own(), now, now, job)
         with refusals("writing", path):
             first = holder_of(directory)
             intended = None if first is None else first.token
             for _ in range(_TRIES):
                 current = holder_of(directory)
-                if current is not None and not current.is_gone and not (take_over and current.token == intended):
-                    raise _held(directory, current, now())
+                wanted = current is not None and take_over and current.token == intended
+                if current is not None and not wanted and not _is_free(directory, current, job, after_silence):
+                    raise _held(directory, current, after_silence=after_silence)
                 if _succeed(directory, current, own):
+                    _remove_trees_being_written(directory)
                     _sweep(directory)
-                    return cls(directory, own, now)
+                    return cls(directory, own, current)
         raise LeaseError(f"the lease of {directory.root} changes hands too fast", _RIVAL)
 
     @property
@@ -88,7 +148,7 @@ class Lease:
         return self._holder.token
 
     def check(self) -> None:
-        """Whether it is still ours; called before every commit.
+        """Whether it is still ours; called before anything that another controller must not do as well.
 
         Raises:
             LeaseError: another controller took it over, or it is gone.
@@ -99,9 +159,21 @@ class Lease:
             raise LeaseError(f"the lease of {self._directory.root} is gone", "somebody removed it; start again")
         if current.token != self._holder.token:
             raise LeaseError(
-                f"another controller took over {self._directory.root}: {_described(current)}",
-                "this one ends; jobs go on",
+                f"another controller took over {self._directory.root}: {current.place}", "this one ends; jobs go on"
             )
+
+    def commit(self, tree: Tree) -> None:
+        """Write the tree, unless the lease is not ours any more at the very moment of the rename.
+
+        Raises:
+            LeaseError: as `check`; the tree is as it was.
+            ValueError, StorageError: as `SearchDirectory.write_tree`.
+        """
+        try:
+            self._directory.write_tree(tree, self.check)
+        except StorageError:
+            self.check()  # a successor may have removed what was to be renamed
+            raise
 
     def renew(self) -> None:
         """Check, and show that the holder lives.
@@ -112,10 +184,9 @@ class Lease:
         """
         self.check()
         path = _file(self._directory)
-        now = self._now()
         with refusals("renewing", path):
             # The time of the file, not its content: were it another's by now, nothing would be lost.
-            os.utime(path, (now, now))
+            os.utime(path)
 
     def release(self) -> None:
         """Give it back; does nothing when another controller has it.
@@ -126,8 +197,28 @@ class Lease:
         with refusals("releasing", _file(self._directory)):
             current = holder_of(self._directory)
             if current is not None and current.token == self._holder.token:
-                nobody = Holder(os.urandom(8).hex(), None, self._holder.acquired_at, self._now())
+                nobody = Holder(os.urandom(8).hex(), None, self._holder.acquired_at, time.time(), self._holder.job)
                 _succeed(self._directory, current, nobody)
+
+
+def patience_seconds(directory: SearchDirectory) -> float:
+    """How long a holder must have been silent until others may take its lease."""
+    return max(_PATIENCE_SECONDS, _PATIENCE_TICKS * directory.record.config.tick_seconds)
+
+
+def silent_seconds(directory: SearchDirectory, holder: Holder) -> float:
+    """For how long a holder has not renewed its lease, by the clock of the file system.
+
+    Raises:
+        StorageError: the file system refused; this writes a file.
+    """
+    path = _file(directory)
+    with refusals("writing", path):
+        probe = write_aside(path, b"")
+        try:
+            return max(0.0, probe.stat().st_mtime - holder.renewed_at)
+        finally:
+            discard(probe)
 
 
 def holder_of(directory: SearchDirectory) -> Holder | None:
@@ -192,6 +283,7 @@ class _Content:
     token: str
     process: ProcessIdentity | None
     acquired_at: float
+    job: ControllerJob | None = None
 
 
 def _read(path: Path) -> Holder | None:
@@ -208,20 +300,31 @@ def _read(path: Path) -> Holder | None:
         # Nobody can say who this is: held by a stranger, until somebody takes it over under a name of its own.
         stranger = ProcessIdentity("an unknown host (the file is damaged)", "", 0, 0, "")
         return Holder(f"damaged-{status.st_ino:x}-{len(data):x}", stranger, status.st_mtime, status.st_mtime)
-    return Holder(content.token, content.process, content.acquired_at, status.st_mtime)
+    return Holder(content.token, content.process, content.acquired_at, status.st_mtime, content.job)
 
 
-def _described(holder: Holder) -> str:
-    process = holder.process
-    return "nobody" if process is None else f"process {process.pid} on {process.host}"
+def _is_free(directory: SearchDirectory, current: Holder, job: ControllerJob | None, after_silence: bool) -> bool:
+    if current.is_gone or (job is not None and job.continues(current.job)):
+        return True
+    return after_silence and silent_seconds(directory, current) > patience_seconds(directory)
 
 
-def _held(directory: SearchDirectory, holder: Holder, now: float) -> LeaseError:
-    age = max(0.0, now - holder.renewed_at)
+def _held(directory: SearchDirectory, holder: Holder, *, after_silence: bool) -> LeaseError:
+    silent = silent_seconds(directory, holder)
+    left = patience_seconds(directory) - silent
+    by_itself = f" (as any command does in {left / 60:.0f} min if it stays silent)" if after_silence else ""
     return LeaseError(
-        f"{directory.root} is driven by {_described(holder)}, last heard of {age:.0f} s ago",
-        "`llmzero-hpc stop` ends it; `--take-over` takes the search from it if it is gone for good",
+        f"{directory.root} is driven by {holder.place}, last heard of {silent:.0f} s ago",
+        f"`llmzero-hpc stop` ends it; `--take-over` takes the search from it if it is gone for good{by_itself}",
     )
+
+
+def _remove_trees_being_written(directory: SearchDirectory) -> None:
+    """What a former holder has not renamed yet, it never will."""
+    mark = f"{TEMPORARY_PREFIX}{directory.tree_file.name}-"
+    for path in directory.root.iterdir():
+        if path.name.startswith(mark):
+            remove(path)
 
 
 def _sweep(directory: SearchDirectory) -> None:

@@ -19,6 +19,7 @@ from llmzero_hpc.store.migration import FORMAT_VERSION, upgraded
 from llmzero_hpc.store.phase_directory import PhaseDirectory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from llmzero_hpc.search.metrics import Series
@@ -150,8 +151,10 @@ class SearchDirectory:
             raise CorruptStateError(f"{self.tree_file}: {problem}", _RESTORE)
         return document.tree
 
-    def write_tree(self, tree: Tree) -> None:
+    def write_tree(self, tree: Tree, guard: Callable[[], None] | None = None) -> None:
         """Commit a tree: afterwards, and after a kill at any instant, the file holds the old or the new one.
+
+        Controllers use `Lease.commit`, whose check is the `guard`: called right before the rename.
 
         Raises:
             ValueError: the tree could not be read back as it is (a bug); nothing was written.
@@ -164,7 +167,7 @@ class SearchDirectory:
         problem = _inconsistency(tree)
         if problem or TreeDocument.model_validate_json(data, strict=True).tree != tree:
             raise ValueError(problem or "the tree changes when it is written and read")
-        write_bytes(self.tree_file, data)
+        write_bytes(self.tree_file, data, guard=guard)
 
     def phase(self, node_id: int) -> PhaseDirectory:
         """The folder of a node's phase, there or not."""

@@ -165,7 +165,7 @@ class World:
 
     def _start(self) -> None:
         trainer = MemoryTrainer()
-        self.lease = Lease.acquire(self.directory, self.clock)
+        self.lease = Lease.acquire(self.directory)
         self.controller = Controller(
             House(
                 directory=self.directory,
@@ -174,7 +174,7 @@ class World:
                 trainer=trainer,
                 agents=self.agents,
                 desk=Desk(),
-                submission=Submission(self.directory, self.cluster, trainer, self.clock),
+                submission=Submission(self.directory, self.cluster, trainer, self.clock, self.lease.check),
                 views=Views(self.directory.root, live=False),
                 clock=self.clock,
             )

@@ -386,7 +386,7 @@ def test_the_deadline_ends_the_search(tmp_path: Path) -> None:
 def test_a_controller_that_was_replaced_changes_nothing_more(world: World) -> None:
     world.tick()
     before = world.tree
-    Lease.acquire(world.directory, world.clock, take_over=True)
+    Lease.acquire(world.directory, take_over=True)
     job = world.live()[0]
     world.train(job, [0.3])
     with pytest.raises(LeaseError):

@@ -1,4 +1,4 @@
-"""Kills a child process with SIGKILL around every call to the operating system that a durable step makes."""
+"""Kills or stops a child process around every call to the operating system that a durable step makes."""
 
 from __future__ import annotations
 
@@ -28,6 +28,38 @@ def killed_at_every_step(prepare: Callable[[], object], action: Callable[[], obj
                 break
             assert status == -signal.SIGKILL, f"the child failed at step {number}: {status}"
             yield f"{manner} step {number}"
+
+
+class Sleeper:
+    """A child process that stopped itself with SIGSTOP."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def wake(self) -> int:
+        """Let it go on to its end; its exit status."""
+        os.kill(self._pid, signal.SIGCONT)
+        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+
+
+def asleep_at_every_step(action: Callable[[], object]) -> Iterator[Sleeper]:
+    """Yields a child that sleeps before the first step of `action`, then one before the second, and so on.
+
+    Ends when the action came to its end without meeting one more step.
+    """
+    for number in count():
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                _stopping(action, number)
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            return
+        yield Sleeper(child)
 
 
 def in_child(action: Callable[[], object]) -> int:
@@ -67,23 +99,39 @@ def at_once(actions: list[Callable[[], object]]) -> list[int]:
 def _dying(action: Callable[[], object], at: int, manner: str) -> None:
     numbers = count()
 
-    def wrapped(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if manner == "torn" and name != "write":
-                return real(*args, **kwargs)
-            if next(numbers) != at:
-                return real(*args, **kwargs)
-            if manner == "torn":
-                real(args[0], bytes(args[1])[: len(args[1]) // 2])
-            elif manner == "after":
-                # A call that fails, for a folder that is not there yet, say, is a step as well.
-                with suppress(OSError):
-                    real(*args, **kwargs)
-            os.kill(os.getpid(), signal.SIGKILL)
-            raise AssertionError
+    def met(name: str, real: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if manner == "torn" and name != "write":
+            return real(*args, **kwargs)
+        if next(numbers) != at:
+            return real(*args, **kwargs)
+        if manner == "torn":
+            real(args[0], bytes(args[1])[: len(args[1]) // 2])
+        elif manner == "after":
+            # A call that fails, for a folder that is not there yet, say, is a step as well.
+            with suppress(OSError):
+                real(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
 
-        return call
+    _watch_steps(met)
+    action()
+
+
+def _stopping(action: Callable[[], object], at: int) -> None:
+    numbers = count()
+
+    def met(name: str, real: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if next(numbers) == at:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return real(*args, **kwargs)
+
+    _watch_steps(met)
+    action()
+
+
+def _watch_steps(met: Callable[..., Any]) -> None:
+    def wrapped(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: met(name, real, args, kwargs)
 
     for name in STEPS:
         setattr(os, name, wrapped(name, getattr(os, name)))
-    action()

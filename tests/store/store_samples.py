@@ -30,7 +30,7 @@ ATTEMPT = Attempt(
 )  # fmt: skip
 
 
-def record() -> SearchRecord:
+def record(**settings: object) -> SearchRecord:
     config = SearchConfig.model_validate(
         {
             "name": "sample",
@@ -39,12 +39,13 @@ def record() -> SearchRecord:
             "configuration": {"epochs": 0.5, "overrides": {"warmup_ratio": 0.1}},
             "bounds": {"rollouts": {"high": 16}},
         }
+        | settings
     )
     return SearchRecord.new(config, train_rows=512, now=1_800_000_000.25)
 
 
-def new_search(root: Path) -> SearchDirectory:
-    return SearchDirectory.create(root, record())
+def new_search(root: Path, **settings: object) -> SearchDirectory:
+    return SearchDirectory.create(root, record(**settings))
 
 
 def small_tree(size: int = 1) -> Tree:

@@ -13,14 +13,16 @@ from store_samples import new_search
 
 from llmzero_hpc.errors import StorageError
 from llmzero_hpc.store.control import (
+    StopRequest,
     cancel_requests,
     clear_cancel,
     clear_pause,
+    clear_stop,
     is_paused,
     request_cancel,
     request_pause,
     request_stop,
-    take_stop_request,
+    stop_request,
 )
 from llmzero_hpc.store.daemon_file import Heartbeat, read_heartbeat, write_heartbeat
 from llmzero_hpc.store.events import Event, append_event, read_events
@@ -155,10 +157,13 @@ def test_a_pause_lasts_until_it_is_cleared(directory: SearchDirectory) -> None:
 
 
 def test_a_stop_request_is_taken_once(directory: SearchDirectory) -> None:
-    assert not take_stop_request(directory)
+    assert stop_request(directory) is None
     request_stop(directory)
-    assert take_stop_request(directory)
-    assert not take_stop_request(directory)
+    assert stop_request(directory) is StopRequest.CONTROLLER
+    request_stop(directory, StopRequest.JOBS_TOO)
+    assert stop_request(directory) is StopRequest.JOBS_TOO
+    clear_stop(directory)
+    assert stop_request(directory) is None
 
 
 def test_cancel_requests_wait_until_the_tree_carries_them(directory: SearchDirectory) -> None:
