@@ -103,6 +103,25 @@ def terminal_nodes(tree: Tree, rules: Rules) -> frozenset[int]:
     return frozenset(terminal)
 
 
+def expandable_nodes(tree: Tree, rules: Rules) -> frozenset[int]:
+    """Final nodes that may get a child of their own, now or later, whatever becomes of the phases in flight.
+
+    Once a node is none of them it never is again: children that are final keep their places or hand them to a repair,
+    and only those in flight may yet be cancelled and give theirs back.
+    """
+    statistics = survey(tree)
+    return frozenset(
+        node.id
+        for node in tree
+        if _has_room(
+            tree,
+            node,
+            _places_taken(tree, tuple(child for child in statistics.children[node.id] if not tree[child].is_active)),
+            rules,
+        )
+    )
+
+
 def _growth(node: Node) -> TransitionKind | None:
     """How a child of this node comes about: a failure is repaired, a scored phase evolves; None where nothing can.
 
