@@ -40,9 +40,12 @@ def read_profile(name: str, file: Path | None) -> ClusterProfile:
     content = settings_file.parsed(settings_file.read_text(path, _INIT), str(path), _INIT)
     found = {str(key): value for key, value in content.items()}
     if name not in found:
-        raise ConfigurationError(f"{path} has no profile {name!r}", closest(name, found))
+        raise ConfigurationError(f"{path} has no profile {name!r}", closest(name, found) if found else _INIT)
+    options = {} if found[name] is None else found[name]
+    if not isinstance(options, dict):
+        raise ConfigurationError(f"{path}: profile {name}: expected options with values", PAGE)
     try:
-        profile = ClusterProfile.model_validate(found[name])
+        profile = ClusterProfile.model_validate(options)
     except ValidationError as error:
         message, next_step = explained(error.errors(), ClusterProfile, PAGE)
         raise ConfigurationError(f"{path}: profile {name}: {message}", next_step) from None
