@@ -17,7 +17,7 @@ demo: $(VENV)/.local  ## Install, then run a whole search: real GRPO on this mac
 	$(BIN)/llmzero-hpc demo
 
 test: $(VENV)/.test  ## Install what the tests need, and run them all
-	@command -v chromium >/dev/null || sh tests/install_browser.sh
+	@sh tests/install_packages.sh
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.test  ## Lint, types, and the fast tests with their coverage floor

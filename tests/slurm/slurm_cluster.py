@@ -26,13 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 DaemonName = Literal["munge", "db", "dbd", "ctld", "node1", "node2", "node3", "node4"]
-PACKAGES = ("munge", "mariadb-server", "mariadb-client", "slurmdbd", "slurmctld", "slurmd", "slurm-client")
-"""Of Debian and its children."""
 
 _PROGRAMS = ("munged", "munge", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "squeue", "sacct")
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 _PATIENCE_SECONDS = 60.0
-_LIVE_NODE_STATES = frozenset({"idle", "mixed", "allocated"})
 _USER = "root"
 _DATABASE_OPTIONS = (
     *("--innodb-buffer-pool-size=64M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=0"),
