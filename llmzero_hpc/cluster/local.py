@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmzero_hpc.cluster.base import Cluster, JobObservation, JobRequest, JobState, Preview
+from llmzero_hpc.cluster.claim import read_claim
 from llmzero_hpc.cluster.gpus import visible_gpus
+from llmzero_hpc.cluster.job_environment import scrubbed
 from llmzero_hpc.cluster.local_submit import Ticket, take_ticket
-from llmzero_hpc.cluster.phase_job import PhaseJob, read_claim, scrubbed
+from llmzero_hpc.cluster.phase_job import PhaseJob
 from llmzero_hpc.cluster.processes import JOB_VARIABLE, job_folder, processes_of, with_descendants
 from llmzero_hpc.errors import ClusterError, MissingDependencyError, StorageError
 from llmzero_hpc.search.node import Job
@@ -116,8 +118,8 @@ class LocalCluster(Cluster):
                 _signal(with_descendants(processes), psutil.Process.kill)
                 return
             # The phase job passes it on, so that the command is asked once and its marker still gets written.
-            claimed_by = read_claim(directory).get("pid")
-            owner = [process for process in processes if process.pid == claimed_by]
+            claim = read_claim(AttemptDirectory(directory))
+            owner = [process for process in processes if claim is not None and process.pid == claim.pid]
             _signal(owner or with_descendants(processes), psutil.Process.terminate)
         except (OSError, StorageError) as error:
             raise ClusterError(f"{job.name} cannot be cancelled: {error}") from error
@@ -192,14 +194,14 @@ def _job(name: str, ticket: Ticket) -> Job:
 
 
 def _live(directory: Path) -> JobObservation:
-    claimed_at = read_claim(directory).get("claimed_at")
-    if claimed_at is None:
+    claim = read_claim(AttemptDirectory(directory))
+    if claim is None:
         return JobObservation(JobState.PENDING, reason="starting")
-    return JobObservation(JobState.RUNNING, started_at=claimed_at)
+    return JobObservation(JobState.RUNNING, started_at=claim.claimed_at)
 
 
 def _ended(directory: Path, name: str) -> JobObservation | None:
-    marker = read_marker(AttemptDirectory(directory).marker)
+    marker = read_marker(AttemptDirectory(directory))
     if marker is None or marker.name != name:
         return None
     reason = f"exit code {marker.exit_code}"
@@ -209,8 +211,7 @@ def _ended(directory: Path, name: str) -> JobObservation | None:
         return JobObservation(JobState.FAILED, marker.started_at, reason)
     if _cancel_file(directory, name).exists():
         return JobObservation(JobState.CANCELLED, marker.started_at, reason)
-    limit = _request(_submission(directory, name))["time_limit_seconds"]
-    if limit is not None and marker.ended_at - marker.started_at >= limit:
+    if marker.outcome == "time_limit":
         return JobObservation(JobState.TIME_LIMIT, marker.started_at, reason)
     return JobObservation(JobState.PREEMPTED, marker.started_at, f"ended from outside, {reason}")
 

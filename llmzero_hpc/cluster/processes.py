@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 JOB_VARIABLE = "LLMZERO_JOB"
 """Holds the job's folder in the environment of each of its processes: exact, and inherited by all that they start."""
+RUN_VARIABLE = "LLMZERO_RUN"
+"""As that, but different for each run of the job and on each of its machines, several of which may be one in truth."""
 
 
 def job_folder(directory: Path, name: str) -> str:
@@ -73,16 +75,14 @@ def with_descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process
     return list(found)
 
 
-def kill_stragglers(folder: str) -> int:
-    """Kill what a job has left behind: its processes other than the caller and the caller's ancestors; how many."""
+def kill_stragglers(run: str) -> int:
+    """Kill on this machine what one process of a job has started and left behind, by its `RUN_VARIABLE`; how many."""
     import psutil
 
-    me = psutil.Process()
-    spared = {me.pid, *(parent.pid for parent in me.parents())}
     killed = 0
-    for process in processes_of({folder}).get(folder, []):
-        if process.pid not in spared:
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+            if process.environ().get(RUN_VARIABLE) == run and process.status() != psutil.STATUS_ZOMBIE:
                 process.kill()
                 killed += 1
     return killed

@@ -1,4 +1,4 @@
-"""The marker: the last file that a job writes, its own word on how it ended."""
+"""The marker: the last file that each run of a job writes, its own word on how it ended."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from llmzero_hpc.store.atomic import read_bytes, write_bytes
 from llmzero_hpc.store.records import decoded, encoded
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from llmzero_hpc.store.phase_directory import AttemptDirectory
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """How a job ended.
+    """How a run of a job ended.
 
     Attributes:
         name: the job's name; a marker under another name is somebody else's.
         attempt: the submission that it belongs to.
-        restart: requeues of that submission before this end.
+        restart: requeues of that submission before this run.
         started_at, ended_at: seconds since the epoch.
         exit_code: of the trainer.
-        outcome: `completed`, `error` (the trainer's own), or `terminated` (somebody ended it).
+        outcome: `completed`, `error` (the trainer's own), `time_limit` (its time was up, and another run of the same
+            job is not worth its while), or `terminated` (somebody ended it).
     """
 
     name: str
@@ -31,22 +32,28 @@ class Marker:
     started_at: float
     ended_at: float
     exit_code: int
-    outcome: Literal["completed", "error", "terminated"]
+    outcome: Literal["completed", "error", "time_limit", "terminated"]
 
 
-def read_marker(path: Path) -> Marker | None:
-    """The marker, or None where there is none, or none that this program wrote: it is renamed into place, never torn.
+def read_marker(attempt: AttemptDirectory) -> Marker | None:
+    """The marker of the newest run that left one; None where there is none, or none that this program wrote.
+
+    It is renamed into place, never torn, and each run has a file of its own: a late one changes no newer one's word.
 
     Raises:
-        StorageError: the file cannot be read.
+        StorageError: a file cannot be read.
     """
-    return decoded(Marker, read_bytes(path))
+    for restart in reversed(attempt.marked_runs()):
+        marker = decoded(Marker, read_bytes(attempt.marker(restart)))
+        if marker is not None and marker.restart == restart:
+            return marker
+    return None
 
 
-def write_marker(path: Path, marker: Marker) -> None:
-    """Write the marker, last of all.
+def write_marker(attempt: AttemptDirectory, marker: Marker) -> None:
+    """Write the marker of a run, last of all.
 
     Raises:
         StorageError: the file system refused.
     """
-    write_bytes(path, encoded(marker))
+    write_bytes(attempt.marker(marker.restart), encoded(marker))

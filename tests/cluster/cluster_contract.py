@@ -53,7 +53,8 @@ def request(
     time_limit_seconds: float = 600.0,
     environment: Mapping[str, str] | None = None,
 ) -> JobRequest:
-    """A job that runs a Python program in an attempt's folder of its own."""
+    """A job that runs a Python program in an attempt's folder of its own; its name is not used again by other tests."""
+    name = f"{root.name}-{name}"
     directory = root / "phases" / name / "attempts" / "1"
     AttemptDirectory(directory).create()
     plan = LaunchPlan((sys.executable, "-c", program, str(directory)), dict(environment or {}))
@@ -74,7 +75,7 @@ def processes_in(root: Path) -> list[psutil.Process]:
 
 
 def marker_of(job: JobRequest) -> Marker | None:
-    return read_marker(AttemptDirectory(job.directory).marker)
+    return read_marker(AttemptDirectory(job.directory))
 
 
 def log_of(job: JobRequest) -> str:
@@ -117,6 +118,9 @@ def cancelled(cluster: Cluster, job: Job) -> None:
 
 class ClusterContract:
     """Runs real jobs. `make` gives a cluster with a grace of about a second, anew as after a controller's restart."""
+
+    shortest_limit_seconds = 1.0
+    """Time limit that the cluster takes as it is."""
 
     @pytest.fixture
     def make(self, tmp_path: Path) -> MakeCluster:
@@ -232,7 +236,7 @@ class ClusterContract:
         leaks = ("SLURM_JOB_ID", "SLURM_NTASKS", "SBATCH_PARTITION", "PMI_RANK", "PMIX_NAMESPACE", "SUBMITIT_FOLDER")
         for key in leaks:
             monkeypatch.setenv(key, "7")
-        monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+        monkeypatch.setenv("SLURM_CONF", os.environ.get("SLURM_CONF", "/etc/slurm.conf"))
         program = "import json, os; print(json.dumps(dict(os.environ)))"
         wanted = request(tmp_path, "lz-a-0-1", program, environment={"OF_THE_PLAN": "yes"})
         assert ended(cluster, cluster.submit(wanted)).state is JobState.COMPLETED
@@ -245,5 +249,5 @@ class ClusterContract:
         assert (seen["LLMZERO_ATTEMPT"], seen["LLMZERO_RESTART"]) == ("1", "0")
 
     def test_the_time_limit_ends_a_job(self, cluster: Cluster, tmp_path: Path) -> None:
-        wanted = request(tmp_path, "lz-a-0-1", WAITS, time_limit_seconds=1.0)
+        wanted = request(tmp_path, "lz-a-0-1", WAITS, time_limit_seconds=self.shortest_limit_seconds)
         assert ended(cluster, cluster.submit(wanted)).state is JobState.TIME_LIMIT

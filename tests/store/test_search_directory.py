@@ -288,7 +288,8 @@ def test_the_layout(directory: SearchDirectory) -> None:
     assert phase.path == root / "phases/0007"
     assert phase.specification == root / "phases/0007/config.yaml"
     assert phase.attempt(2).metrics == root / "phases/0007/attempts/2/metrics.jsonl"
-    assert phase.attempt(2).marker == root / "phases/0007/attempts/2/marker.json"
+    assert phase.attempt(2).marker() == root / "phases/0007/attempts/2/marker.json"
+    assert phase.attempt(2).marker(3) == root / "phases/0007/attempts/2/marker-3.json"
     assert directory.evaluation("test", 7, 120).path == root / "evaluations/test_0007_120"
     assert phase.attempts() == []
     for number in (10, 9, 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from llmzero_hpc.store.control import (
 from llmzero_hpc.store.daemon_file import Heartbeat, read_heartbeat, write_heartbeat
 from llmzero_hpc.store.events import Event, append_event, read_events
 from llmzero_hpc.store.marker import Marker, read_marker, write_marker
+from llmzero_hpc.store.phase_directory import AttemptDirectory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,26 +41,46 @@ MARKER = Marker("lz-sample-7-1", 1, 2, 10.5, 20.0, -9, "terminated")
 HEARTBEAT = Heartbeat("login1", 17, "boot", 1.0, 2.5, 3, "sbatch: try later", 4, "a free slot")
 
 
-def test_a_marker_is_read_as_it_was_written(tmp_path: Path) -> None:
-    assert read_marker(tmp_path / "marker.json") is None
-    write_marker(tmp_path / "marker.json", MARKER)
-    assert read_marker(tmp_path / "marker.json") == MARKER
+@pytest.fixture
+def attempt(tmp_path: Path) -> AttemptDirectory:
+    made = AttemptDirectory(tmp_path / "attempts" / "1")
+    made.create()
+    return made
 
 
-def test_a_kill_at_any_step_of_writing_a_marker_leaves_none_or_all_of_it(tmp_path: Path) -> None:
-    path = tmp_path / "marker.json"
+def test_a_marker_is_read_as_it_was_written(attempt: AttemptDirectory) -> None:
+    assert read_marker(AttemptDirectory(attempt.path / "nowhere")) is None
+    assert read_marker(attempt) is None
+    write_marker(attempt, MARKER)
+    assert read_marker(attempt) == MARKER
+
+
+def test_the_newest_run_that_left_a_marker_has_the_word(attempt: AttemptDirectory) -> None:
+    ninth, tenth = replace(MARKER, restart=9, outcome="error"), replace(MARKER, restart=10)
+    for marker in (tenth, replace(MARKER, restart=0), ninth):
+        write_marker(attempt, marker)
+    assert read_marker(attempt) == tenth
+    attempt.marker(10).write_bytes(b"{")
+    assert read_marker(attempt) == ninth
+    shutil.copy(attempt.marker(9), attempt.marker(11))
+    assert read_marker(attempt) == ninth
+
+
+def test_a_kill_at_any_step_of_writing_a_marker_leaves_none_or_all_of_it(attempt: AttemptDirectory) -> None:
+    path = attempt.marker(MARKER.restart)
     found = set()
-    for _ in killed_at_every_step(lambda: path.unlink(missing_ok=True), lambda: write_marker(path, MARKER)):
-        found.add(read_marker(path))
+    for _ in killed_at_every_step(lambda: path.unlink(missing_ok=True), lambda: write_marker(attempt, MARKER)):
+        found.add(read_marker(attempt))
     assert found == {None, MARKER}
 
 
 def test_no_torn_length_of_a_marker_or_a_heartbeat_is_taken_for_one(directory: SearchDirectory) -> None:
-    path = directory.phase(0).path / "marker.json"
-    directory.phase(0).create()
-    write_marker(path, MARKER)
+    attempt = directory.phase(0).attempt(1)
+    attempt.create()
+    write_marker(attempt, MARKER)
     write_heartbeat(directory, HEARTBEAT)
-    for file, read in ((path, lambda: read_marker(path)), (directory.root / "daemon.json", lambda: beat(directory))):
+    path = attempt.marker(MARKER.restart)
+    for file, read in ((path, lambda: read_marker(attempt)), (directory.root / "daemon.json", lambda: beat(directory))):
         whole = file.read_bytes()
         assert read() is not None
         for length in range(len(whole) - 1):
@@ -79,13 +101,13 @@ def beat(directory: SearchDirectory) -> Heartbeat | None:
         ('"exit_code": -9', '"exit_code": null'), ('"ended_at": 20.0', '"ended_at": NaN'), ('"restart": 2,', ""),
     ],
 )  # fmt: skip
-def test_a_marker_that_is_not_ours_is_none(tmp_path: Path, old: str, new: str) -> None:
-    path = tmp_path / "marker.json"
-    write_marker(path, MARKER)
+def test_a_marker_that_is_not_ours_is_none(attempt: AttemptDirectory, old: str, new: str) -> None:
+    path = attempt.marker(MARKER.restart)
+    write_marker(attempt, MARKER)
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
-    assert read_marker(path) is None
+    assert read_marker(attempt) is None
 
 
 def test_the_last_heartbeat_counts(directory: SearchDirectory) -> None:

@@ -57,7 +57,8 @@ def test_every_file_that_a_search_holds_is_documented(directory: SearchDirectory
     paths = [
         directory.root / "search.json", directory.tree_file, directory.metrics_h5, phase.specification,
         phase.checkpoints, phase.training_state, phase.plots, phase.agents, phase.result, attempt.metrics,
-        attempt.marker, attempt.trainer_log, attempt.submission,
+        attempt.marker(), attempt.claim(), attempt.head(), attempt.present(0, 1), attempt.ray_token(),
+        attempt.ray_log(0), attempt.trainer_log, attempt.submission,
     ]  # fmt: skip
     for name in [path.name for path in paths] + ["lease", "daemon.json", "events.jsonl", "control/"]:
         assert name in text

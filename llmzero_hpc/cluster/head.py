@@ -1,0 +1,142 @@
+"""What the first process of a job does: it claims the run, runs the trainer's command, and writes the marker last."""
+
+from __future__ import annotations
+
+import signal
+import time
+import uuid
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal
+
+from llmzero_hpc.cluster.claim import is_superseded, take_claim
+from llmzero_hpc.cluster.command import TIME_LIMIT, Command
+from llmzero_hpc.cluster.head_file import HeadFile
+from llmzero_hpc.cluster.job_environment import job_id, own_address, restart_count, seconds_left
+from llmzero_hpc.cluster.processes import kill_stragglers
+from llmzero_hpc.cluster.watch import looking
+from llmzero_hpc.store.marker import Marker, write_marker
+from llmzero_hpc.store.phase_directory import AttemptDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from llmzero_hpc.cluster.phase_job import PhaseJob
+
+    Requeue = Callable[[int, FrameType | None], object]
+
+BEAT_LOOKS = 8
+"""The head of several machines says that it is alive each time it has looked so often for a newer run."""
+_LEAVING_LOOKS = 5
+_SENT_BY_OTHERS = frozenset({signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP})
+"""Signals that a command does not send itself: a person, a shutdown, or a kernel short of memory."""
+_SIGNAL_SLACK_SECONDS = 90.0
+"""Slurm announces the time limit up to a minute early, and the command takes a while to stop."""
+
+
+class Head:
+    """One run of a phase job, in the main thread of the job's first process.
+
+    Signals only ask the command to stop; everything else happens in order, after it has. SIGTERM ends the job.
+    SIGUSR2 announces a preemption or the time limit: the handler that was there before, submitit's, is called once the
+    command has stopped, and queues the job again.
+    """
+
+    def __init__(self, job: PhaseJob) -> None:
+        self._job = job
+        self._attempt = AttemptDirectory(Path(job.directory))
+        self._restart = restart_count()
+        self._run = uuid.uuid4().hex
+        self._command = Command(job.grace_seconds)
+        self._superseded = False
+        self._looks = 0
+        self._head_file: HeadFile | None = None
+
+    def run(self) -> int:
+        """The exit code of the command; 0 where the run is another process' already."""
+        requeue = signal.signal(signal.SIGUSR2, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        if not take_claim(self._attempt, self._restart, job_id()):
+            return 0
+        started_at, checkpoints = time.time(), self._checkpoints()
+        with self._attempt.trainer_log.open("ab", buffering=0) as log:
+            with looking(self._job.watch_seconds, self._look):
+                exit_code = self._train(log)
+            kill_stragglers(self._run)
+            if self._head_file:
+                self._head_file.end()
+            if self._superseded:
+                return exit_code
+            outcome = self._outcome(exit_code)
+            if self._command.stop_cause:
+                _note(log, f"ended from outside: {self._command.stop_cause}")
+            if outcome == "terminated" and self._command.stop_cause == signal.SIGUSR2.name and callable(requeue):
+                if self._is_time_up(started_at) and self._checkpoints() <= checkpoints:
+                    _note(log, "not queued again: no checkpoint was gained before the time limit")
+                    outcome = "time_limit"
+                else:
+                    self._ask_for_requeue(requeue, log)
+        marker = Marker(self._job.name, self._job.attempt, self._restart, started_at, time.time(), exit_code, outcome)
+        write_marker(self._attempt, marker)
+        self._let_the_others_leave()
+        return exit_code
+
+    def _train(self, log: IO[bytes]) -> int:
+        job = self._job
+        address = own_address(job.nodes)
+        if job.nodes > 1:
+            self._head_file = HeadFile(self._attempt.head(self._restart), job_id())
+        environment = job.trainer_environment(self._run, self._restart, address)
+        return self._command.run(job.command, job.directory, environment, log, job.time_limit_seconds)
+
+    def _look(self) -> None:
+        self._looks += 1
+        if self._head_file and self._looks % BEAT_LOOKS == 0:
+            self._head_file.beat()
+        if is_superseded(self._attempt, self._restart):
+            # What it would save now might fall upon what the newer run writes.
+            self._superseded = True
+            self._command.kill("a newer run")
+
+    def _outcome(self, exit_code: int) -> Literal["completed", "error", "time_limit", "terminated"]:
+        if exit_code == 0:
+            return "completed"
+        if self._command.stop_cause == TIME_LIMIT:
+            return "time_limit"
+        return "terminated" if self._command.stop_cause or -exit_code in _SENT_BY_OTHERS else "error"
+
+    def _checkpoints(self) -> set[str]:
+        if not self._job.progress:
+            return set()
+        try:
+            return {path.name for path in Path(self._job.progress).iterdir() if not path.name.startswith(".")}
+        except OSError:
+            return set()
+
+    def _is_time_up(self, started_at: float) -> bool:
+        """Whether the signal came for the time limit; where nobody knows the limit, it may have."""
+        left, limit = seconds_left(), self._job.time_limit_seconds
+        if left is None and limit is not None:
+            left = started_at + limit - time.time()
+        return left is None or left <= self._job.signal_seconds + _SIGNAL_SLACK_SECONDS
+
+    def _ask_for_requeue(self, requeue: Requeue, log: IO[bytes]) -> None:
+        """Leaves by SystemExit when the job is queued again; its next run has the last word on the attempt."""
+        try:
+            requeue(signal.SIGUSR2, None)
+        except Exception as error:  # noqa: BLE001 - some sites forbid it, and slurmctld may be away
+            _note(log, f"not queued again: {' '.join(str(error).split())}")
+
+    def _let_the_others_leave(self) -> None:
+        """Without this srun would end them at once, as soon as this process exits with an error."""
+        for _ in range(_LEAVING_LOOKS):
+            if not any(self._attempt.present(self._restart, rank).exists() for rank in range(1, self._job.nodes)):
+                return
+            time.sleep(self._job.watch_seconds)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._command.stop(signal.Signals(number).name)
+
+
+def _note(log: IO[bytes], text: str) -> None:
+    log.write(f"\n[phase job] {text}\n".encode())
