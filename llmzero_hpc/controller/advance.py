@@ -116,6 +116,8 @@ def _ending_of(marker: Marker, job: JobObservation | None) -> Ending:
         return Ending.COMPLETED
     if marker.outcome == "error":
         return Ending.ERROR
+    if marker.outcome == "time_limit":
+        return Ending.TIME_LIMIT
     return Ending.STOPPED if job is None else _ENDING_BY_STATE.get(job.state, Ending.STOPPED)
 
 

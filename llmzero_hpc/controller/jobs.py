@@ -145,7 +145,7 @@ class Jobs:
     def advanced(self, attempt: Attempt, folder: PhaseDirectory, sight: Sight) -> Attempt:
         """An attempt after a look at its witnesses. A job that outlives its phase is cancelled."""
         observation = sight.jobs.get(attempt.name)
-        marker = read_marker(folder.attempt(attempt.number).marker)
+        marker = read_marker(folder.attempt(attempt.number))
         report = JobReport(sight.now, sight.answered, observation, marker)
         after = advance_attempt(attempt, report, self.policy)
         if observation is not None and observation.state.is_live and observation.reason:
