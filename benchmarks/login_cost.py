@@ -32,6 +32,8 @@ from llmzero_hpc.store import control
 from llmzero_hpc.store.search_directory import SearchDirectory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llmzero_hpc.agents.base import StopAnswer, StopRequest
     from llmzero_hpc.search.node import Node
     from llmzero_hpc.search.tree import Tree
@@ -81,10 +83,10 @@ class _Counted(SearchDirectory):
 
     commits = 0
 
-    def write_tree(self, tree: Tree) -> None:
+    def write_tree(self, tree: Tree, guard: Callable[[], None] | None = None) -> None:
         """Commit, and count it."""
         type(self).commits += 1
-        super().write_tree(tree)
+        super().write_tree(tree, guard)
 
 
 def measure(phases: int, ticks: int, interval: float, settled: int, folder: Path, *, judging: bool) -> LoginCost:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from growth import Growth
 from login_cost import TICK_SECONDS, LoginCost
 from measuring import HEAVY
+from slurm_cost import Gaps, Watch
 from status_cost import PARALLEL, ImportTime, StatusCost
 from views_cost import ViewsCost
 
@@ -35,12 +36,16 @@ class Figures:
     status: tuple[StatusCost, ...]
     imports: tuple[ImportTime, ...]
     views: ViewsCost
+    slurm: tuple[Watch, ...]
+    """Empty where no Slurm could be started."""
+    gaps: tuple[Gaps, ...]
     machine: tuple[tuple[str, str], ...]
 
 
 def written(figures: Figures) -> str:
     """The page."""
-    parts = [_head(figures), _login(figures), _memory(figures), _status(figures), _growth(figures)]
+    slurm = [_slurm(figures)] if figures.slurm else []
+    parts = [_head(figures), _login(figures), *slurm, _memory(figures), _status(figures), _growth(figures)]
     return "\n\n".join(_filled(block) for part in parts for block in part.split("\n\n")) + "\n"
 
 
@@ -94,6 +99,33 @@ here). The start is everything until all phases run: reading the state and {firs
 When a phase ends, plots, HDF5 files and the report are refreshed in a process of its own, at low priority. Beside
 {views.phases - 1} others that takes {views.one_ended.cpu:.1f} CPU seconds; {views.nothing_changed.cpu:.1f} when nothing
 has changed, {views.all_at_once.cpu:.1f} for all {views.phases} phases at once. `live_views: false` leaves it out."""
+
+
+def _slurm(figures: Figures) -> str:
+    hour = 3600.0 / TICK_SECONDS
+    rows = [
+        ("running jobs", *(f"{cost.jobs}" for cost in figures.slurm)),
+        ("squeue calls an hour", *(f"{cost.squeue * hour:.0f}" for cost in figures.slurm)),
+        ("sacct calls an hour", *(f"{cost.sacct * hour:.0f}" for cost in figures.slurm)),
+        ("CPU seconds an hour, controller", *(f"{cost.own_cpu * hour:.1f}" for cost in figures.slurm)),
+        ("CPU seconds an hour, its Slurm commands", *(f"{cost.commands_cpu * hour:.1f}" for cost in figures.slurm)),
+        ("peak memory of the controller", *(f"{cost.peak_memory / _MEGABYTE:.0f} MB" for cost in figures.slurm)),
+    ]
+    waits = "; ".join(
+        f"{gap.median:.0f} s with a tick every {gap.tick_seconds:g} s (from {min(gap.seconds):.0f} to "
+        f"{max(gap.seconds):.0f} s, {len(gap.seconds)} phases)"
+        for gap in figures.gaps
+    )
+    return f"""\
+## Slurm, while jobs run
+
+A real Slurm on this machine, jobs that sleep under the names of phases, and the real controller at
+{figures.slurm[0].ticks} ticks; the hour is that of the default interval, {TICK_SECONDS:g} s. sacct is asked only about
+jobs that squeue no longer shows as live. Each submission adds one sbatch, each cancellation one scancel.
+
+{_table(rows[0], rows[1:])}
+
+From the end of a job to the submission of the next, by Slurm's own clock and in median: {waits}."""
 
 
 def _memory(figures: Figures) -> str:

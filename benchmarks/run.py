@@ -1,4 +1,4 @@
-"""Measures everything and writes docs/benchmarks.md; `make bench` runs it (about five minutes).
+"""Measures everything and writes docs/benchmarks.md; `make bench` runs it (about twelve minutes).
 
     python benchmarks/run.py [PAGE] [--quick]
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import growth
 import login_cost
 import page
+import slurm_cost
 import status_cost
 import views_cost
 from measuring import Progress, machine
@@ -34,9 +35,22 @@ class Plan:
     interval: float = 0.5
     repeats: int = 20
     viewed: int = 16
+    slurm_jobs: tuple[int, ...] = (1, 16, 200)
+    slurm_gaps: tuple[tuple[int, float], ...] = ((6, 1.0), (6, 30.0))
+    """Phases of a search, and seconds between its ticks."""
 
 
-QUICK = Plan(sizes=(10, 20), settled=(4,), phases=2, ticks=2, interval=0.2, repeats=1, viewed=2)
+QUICK = Plan(
+    sizes=(10, 20),
+    settled=(4,),
+    phases=2,
+    ticks=2,
+    interval=0.2,
+    repeats=1,
+    viewed=2,
+    slurm_jobs=(2,),
+    slurm_gaps=((2, 1.0),),
+)
 
 
 def measure(plan: Plan, progress: Progress) -> page.Figures:
@@ -60,6 +74,7 @@ def measure(plan: Plan, progress: Progress) -> page.Figures:
     imports = status_cost.import_times(min(plan.repeats, 5))
     progress("pictures, HDF5 files and report")
     views = views_cost.measured(plan.viewed)
+    slurm, gaps = _on_slurm(plan, progress) if slurm_cost.is_possible() else ((), ())
     return page.Figures(
         calm=tuple(watched[0::2]),
         judged=tuple(watched[1::2]),
@@ -67,8 +82,22 @@ def measure(plan: Plan, progress: Progress) -> page.Figures:
         status=tuple(looked),
         imports=tuple(imports),
         views=views,
+        slurm=slurm,
+        gaps=gaps,
         machine=tuple(machine()),
     )
+
+
+def _on_slurm(plan: Plan, progress: Progress) -> tuple[tuple[slurm_cost.Watch, ...], tuple[slurm_cost.Gaps, ...]]:
+    watches = []
+    for jobs in plan.slurm_jobs:
+        progress(f"{jobs} jobs of a real Slurm")
+        watches.append(slurm_cost.watched(jobs, plan.ticks, plan.interval))
+    gaps = []
+    for phases, tick_seconds in plan.slurm_gaps:
+        progress(f"a search of {phases} jobs of a real Slurm, a tick every {tick_seconds:g} s")
+        gaps.append(slurm_cost.gaps(phases, tick_seconds))
+    return tuple(watches), tuple(gaps)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import growth
 import page
 import pytest
+import slurm_cost
 import status_cost
 import views_cost
 from login_cost import LoginCost
@@ -69,15 +70,30 @@ def test_the_page_shows_every_figure() -> None:
             status=(looked,),
             imports=(status_cost.ImportTime("pydantic", 0.02),),
             views=views_cost.ViewsCost(16, long, long, short),
+            slurm=(slurm_cost.Watch(200, 40, 0.02, 0.01, 1.0, 0.0, 50_000_000),),
+            gaps=(slurm_cost.Gaps(30.0, (4.0, 12.0, 29.0)),),
             machine=tuple(machine()),
         )
     )
     # 120 ticks of 0.01 s, and 4 times 8 judgements of 0.0025 s
     assert "| **CPU seconds an hour** | **1.3** |" in text
     assert "| **cluster calls an hour** | **120** |" in text
+    assert "| squeue calls an hour | 120 |" in text
+    assert "12 s with a tick every 30 s (from 4 to 29 s, 3 phases)" in " ".join(text.split())
     assert "80 MB: **not met**" in text
     assert "| 81 MB | torch |" in text
     assert "18,785 (1)" in text
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+@pytest.mark.skipif(not slurm_cost.is_possible(), reason="no Slurm can be started here")
+def test_jobs_of_a_real_slurm_are_watched(tmp_path: Path) -> None:
+    cost = slurm_cost.watched(2, 2, 0.1)
+    assert (cost.squeue, cost.sacct) == (1.0, 0.0)
+    assert cost.own_cpu > 0
+    assert cost.commands_cpu > 0
+    assert len(slurm_cost.gaps(2, 0.2).seconds) == 2  # a second phase, and the test score
 
 
 @pytest.mark.slow
