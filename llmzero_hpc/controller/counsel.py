@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.agents.base import Proposal, Repair, StopAnswer
+from llmzero_hpc.agents.checks import proposal_problems, repair_problems
 from llmzero_hpc.controller import questions as q
 from llmzero_hpc.controller.desk import Question, QuestionKind
 from llmzero_hpc.controller.judging import Judging
@@ -97,7 +98,7 @@ class Counsel:
     def _take_repair(self, node: Node, answer: Answer) -> None:
         failure = self._questions.failure(self._state.tree, node, "")
         repair = answer.value
-        problems = q.repair_problems(failure, repair, self._trainer_problems) if isinstance(repair, Repair) else None
+        problems = repair_problems(failure, repair, self._trainer_problems) if isinstance(repair, Repair) else None
         if problems != [] or not isinstance(repair, Repair):
             self._state.say("agent", f"repair not usable: {problems or answer.error}", node.id)
             repair = q.fallback_repair(failure)
@@ -107,7 +108,7 @@ class Counsel:
         request = self._questions.proposal(self._state.tree, node, self._account().iterations_left)
         proposal = answer.value
         problems = (
-            q.proposal_problems(request, proposal, self._trainer_problems) if isinstance(proposal, Proposal) else None
+            proposal_problems(request, proposal, self._trainer_problems) if isinstance(proposal, Proposal) else None
         )
         if problems != [] or not isinstance(proposal, Proposal):
             self._state.say("agent", f"proposal not usable: {problems or answer.error}", node.id)
