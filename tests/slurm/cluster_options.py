@@ -6,12 +6,13 @@ import os
 import socket
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-NODES = ("node1", "node2", "node3", "node4")
+DaemonName = Literal["munge", "db", "dbd", "ctld", "node1", "node2", "node3", "node4"]
+NODES: tuple[DaemonName, ...] = ("node1", "node2", "node3", "node4")
 GPUS_PER_NODE = 8
 CLUSTER_NAME = "lab"
 PORTS = 3 + len(NODES)

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from cluster_options import CLUSTER_NAME, NODES, PORTS, Account, ClusterOptions, Preemption, write_files
 from port_block import PortBlock
@@ -25,7 +25,7 @@ from reaped_folder import ReapedFolder
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-DaemonName = Literal["munge", "db", "dbd", "ctld", "node1", "node2", "node3", "node4"]
+    from cluster_options import DaemonName
 
 _PROGRAMS = ("munged", "munge", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "squeue", "sacct")
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
@@ -124,10 +124,11 @@ class SlurmTestCluster:
         options = (f"--datadir={self.root}/db", "--skip-test-db", "--innodb-log-file-size=8M")
         install = ("mariadb-install-db", "--no-defaults", f"--user={_USER}", *options)
         self.run(*install, "--auth-root-authentication-method=normal")
-        for name in ("munge", "db", "dbd"):
+        daemons: tuple[DaemonName, ...] = ("munge", "db", "dbd")
+        for name in daemons:
             self.start(name)
         self.run("sacctmgr", "-i", "add", "cluster", CLUSTER_NAME)
-        for name in ("dbd", "db", "munge"):
+        for name in reversed(daemons):
             self.stop(name)
 
     def wipe(self) -> None:
