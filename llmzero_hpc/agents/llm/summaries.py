@@ -16,7 +16,7 @@ from llmzero_hpc.report.words import clipped, plain
 from llmzero_hpc.search.metrics import STEP_METRICS, VALIDATION_SCORE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from llmzero_hpc.search.metrics import Series
 
@@ -102,12 +102,17 @@ def pieces(points: tuple[Point, ...]) -> tuple[Piece, ...]:
     return tuple(fit.piece(low, high) for low, high in pairwise(bounds))
 
 
-def table(series: Series) -> str:
-    """Every metric that varies, one a row, as a Markdown table; those that are constant in a line below."""
+def table(series: Series, only: Sequence[str] | None = None) -> str:
+    """Every metric that varies, one a row, as a Markdown table; those that are constant in a line below.
+
+    Args:
+        series: a phase's own rows.
+        only: the metrics to show; None shows all.
+    """
     rows, constant = [], []
-    for name in _shown_names(series):
+    for name in _shown_names(series) if only is None else only:
         points = series.points(name)
-        if len({value for _, value in points}) == 1:
+        if points and len({value for _, value in points}) == 1:
             constant.append(f"{label(name)} {shown(points[0][1])}" + ("" if len(points) > 1 else f" @{points[0][0]}"))
         elif points:
             rows.append(_row(name, points))
@@ -120,7 +125,7 @@ def table(series: Series) -> str:
     if broken:
         parts.append(f"Not finite, first at: {', '.join(broken)}.")
     left_out = sum(1 for name in series.names() if name not in STEP_METRICS) - MOST_SUBTASKS
-    if left_out > 0:
+    if only is None and left_out > 0:
         parts.append(f"{left_out} more subtasks are not shown.")
     return "\n\n".join(parts) or "No metrics were reported."
 
