@@ -22,6 +22,7 @@ from llmzero_hpc.search.node import Job
 from llmzero_hpc.store.lease import Lease
 from llmzero_hpc.store.marker import Marker, write_marker
 from llmzero_hpc.store.metrics_log import MetricsWriter
+from llmzero_hpc.store.phase_directory import AttemptDirectory
 from llmzero_hpc.store.search_directory import SearchDirectory, SearchRecord
 from llmzero_hpc.trainers.base import LaunchPlan, Trainer
 from llmzero_hpc.trainers.checkpoints import checkpoint_path
@@ -242,7 +243,7 @@ class World:
             exit_code=exit_code,
             outcome=outcome,
         )
-        write_marker(job.request.directory / "marker.json", marker)
+        write_marker(AttemptDirectory(job.request.directory), marker)
         job.state = JobState.COMPLETED if exit_code == 0 else JobState.FAILED
 
     def carry_out_cancellations(self) -> None:
