@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llmzero_hpc.controller import housekeeping
 from llmzero_hpc.search.growth import settle
 from llmzero_hpc.search.node import NodeStatus
 from llmzero_hpc.store import control, events
@@ -21,7 +22,9 @@ class SearchState:
         self._directory = house.directory
         self._lease = house.lease
         self._views = house.views
-        self._pause_after_failures = house.directory.record.config.pause_after_failures
+        config = house.directory.record.config
+        self._pause_after_failures = config.pause_after_failures
+        self._collects = config.housekeeping.collect
         self.clock = house.clock
         self.tree = house.directory.read_tree()
 
@@ -48,6 +51,8 @@ class SearchState:
         self._views.request()
         if node.status is NodeStatus.FAILED:
             self._pause_if_stalled()
+        if self._collects and (done := housekeeping.collect(self._directory, self.tree)):
+            self.say("housekeeping", done)
 
     def say(self, kind: str, message: str, node: int | None = None) -> None:
         """Tell people what happened."""

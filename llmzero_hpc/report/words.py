@@ -107,6 +107,15 @@ def hours(value: float) -> str:
     return f"{value:.3f}" if value >= 0.01 else f"{value:.2g}"  # noqa: PLR2004
 
 
+def size(count: float) -> str:
+    """Bytes in the largest unit that says something: 0 B, 12 kB, 3.4 GB."""
+    value, units = float(count), iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while value >= 999.5 and unit != "TB":  # noqa: PLR2004 - what rounds to a thousand is one of the next unit
+        value, unit = value / 1000, next(units)
+    return f"{value:.1f} {unit}" if unit != "B" and value < 10 else f"{value:.0f} {unit}"  # noqa: PLR2004
+
+
 def duration(seconds: float) -> str:
     """A duration in its two largest units: 3 s, 2 min 5 s, 4 h 10 min, 2 d 3 h."""
     whole = max(0, round(seconds))
