@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import random
 import signal
 import time
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from dying_controller import PATIENCE_SECONDS, count_steps, finish, start
 
 from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.report.data import without_clock
@@ -19,17 +18,11 @@ from llmzero_hpc.store.search_directory import SearchDirectory, SearchRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from multiprocessing.process import BaseProcess
     from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
-_PATIENCE_SECONDS = 180
 _TRAIN_ROWS = 64
-
-# a server that has imported the controller once, so that a start costs a fork
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["llmzero_hpc.controller.daemon", "llmzero_hpc.agents.playbook", "psutil"])
 
 
 def config(iterations: int, **changes: Any) -> SearchConfig:
@@ -52,60 +45,6 @@ def config(iterations: int, **changes: Any) -> SearchConfig:
 
 def create(root: Path, settings: SearchConfig) -> SearchDirectory:
     return SearchDirectory.create(root, SearchRecord.new(settings, _TRAIN_ROWS, time.time()))
-
-
-def control(root: Path, kill_at: int | None = None, counted: Any = None) -> None:
-    """What a controller's process does: the loop; killed at its n-th durable step if asked to."""
-    if kill_at is not None or counted is not None:
-        _count_durable_steps(root, kill_at, counted)
-    from llmzero_hpc.controller.daemon import Daemon
-
-    with Daemon(SearchDirectory.open(root)) as daemon:
-        daemon.loop()
-
-
-def _count_durable_steps(root: Path, kill_at: int | None, counted: Any) -> None:
-    """Before and after each call that changes what a crash would leave behind, in this search and outside it."""
-    import subprocess
-
-    seen = 0
-
-    def step() -> None:
-        nonlocal seen
-        seen += 1
-        if counted is not None:
-            counted.value = seen
-        if seen == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def around(call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **keywords: Any) -> Any:
-            paths = [os.fspath(argument) for argument in args if isinstance(argument, str | os.PathLike)]
-            decides = not any("daemon.json" in str(path) for path in paths)  # the heartbeat changes no result
-            if decides:
-                step()
-            result = call(*args, **keywords)
-            if decides:
-                step()
-            return result
-
-        return wrapped
-
-    for name in ("replace", "link", "unlink", "rename", "mkdir"):
-        setattr(os, name, around(getattr(os, name)))
-    subprocess.Popen.__init__ = around(subprocess.Popen.__init__)  # type: ignore[method-assign]
-
-
-def start(root: Path, *arguments: Any) -> BaseProcess:
-    process = _processes.Process(target=control, args=(root, *arguments))
-    process.start()
-    return process
-
-
-def finish(root: Path) -> None:
-    process = start(root)
-    process.join(_PATIENCE_SECONDS)
-    assert process.exitcode == 0, f"the controller ended with {process.exitcode}"
 
 
 def jobs_of(root: Path) -> list[psutil.Process]:
@@ -186,20 +125,17 @@ def test_two_hundred_kills_at_random_moments(tmp_path: Path, unbroken: Callable[
 def test_a_kill_at_every_durable_step_of_a_phase_and_its_evaluation(
     tmp_path: Path, unbroken: Callable[[int], SearchDirectory]
 ) -> None:
-    counted = _processes.Value("i", 0)
     create(tmp_path / "counted", config(1))
-    process = start(tmp_path / "counted", None, counted)
-    process.join(_PATIENCE_SECONDS)
-    assert process.exitcode == 0
-    assert counted.value > 30
+    steps = count_steps(tmp_path / "counted")
+    assert steps > 30
     survived = 0
-    for kill_at in range(1, counted.value + 1):
+    for kill_at in range(1, steps + 1):
         root = tmp_path / f"step-{kill_at}"
         create(root, config(1))
         process = start(root, kill_at)
-        process.join(_PATIENCE_SECONDS)
+        process.join(PATIENCE_SECONDS)
         survived += process.exitcode == 0
         assert process.exitcode in {0, -signal.SIGKILL}
         finish(root)
         assert_same_search(root, unbroken(1))
-    assert survived <= counted.value // 4, "most runs reach the step at which they are killed"
+    assert survived <= steps // 4, "most runs reach the step at which they are killed"
