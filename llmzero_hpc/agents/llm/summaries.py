@@ -26,6 +26,8 @@ MOST_SUBTASKS = 20
 """Subtasks that a table shows; the rest is counted."""
 _LEAST_PIECE = 3
 """Points of a piece: two are a line whatever they are."""
+_GRID = 80
+"""Places between which a long course is cut at first: enough for three bends, and quick."""
 _NOISE_FLOOR = 0.01
 """Share of the range that counts as noise at least: a bend that no eye sees is none."""
 _MAD_TO_SIGMA = 1.4826 / math.sqrt(6)
@@ -83,7 +85,7 @@ def thinned(points: tuple[Point, ...], most: int) -> tuple[Point, ...]:
 def pieces(points: tuple[Point, ...]) -> tuple[Piece, ...]:
     """The course in straight pieces, at most `MOST_PIECES`: between them lie its change points.
 
-    The piece whose split explains most is split first; a split must explain more than noise would (the Bayesian
+    The pieces leave the least squared error; each further one must explain more than noise would (the Bayesian
     information criterion, for one more line and its place).
     """
     if not points:
@@ -92,14 +94,34 @@ def pieces(points: tuple[Point, ...]) -> tuple[Piece, ...]:
     values = [value for _, value in points]
     second = [abs(a - 2 * b + c) for a, b, c in zip(values, values[1:], values[2:], strict=False)]
     noise = max(_MAD_TO_SIGMA * median(second) if second else 0.0, _NOISE_FLOOR * (max(values) - min(values)))
-    least_gain = 3 * math.log(len(points)) * noise**2
-    bounds = [0, len(points)]
-    while len(bounds) <= MOST_PIECES:
-        gain, place = max(fit.best_split(low, high) for low, high in pairwise(bounds))
-        if gain <= least_gain:
-            break
-        bounds = sorted([*bounds, place])
-    return tuple(fit.piece(low, high) for low, high in pairwise(bounds))
+    return tuple(fit.piece(low, high) for low, high in pairwise(_bounds(fit, len(points), noise**2)))
+
+
+def _bounds(fit: _Lines, count: int, variance: float) -> list[int]:
+    """Where pieces begin, and the end: by dynamic programming over a grid of places, then each moved to its best."""
+    price = 3 * math.log(count) * variance
+    grid = sorted({round(i * count / _GRID) for i in range(_GRID + 1)} if count > _GRID else {*range(count + 1)})
+    best: dict[int, tuple[float, list[int]]] = {0: (0.0, [0])}
+    found: list[tuple[float, list[int]]] = [(fit.error(0, count), [0, count])]
+    for pieces in range(1, MOST_PIECES + 1):
+        best = {
+            end: min(
+                (
+                    (error + fit.error(start, end), [*places, end])
+                    for start, (error, places) in best.items()
+                    if end - start >= _LEAST_PIECE
+                ),
+                default=(math.inf, []),
+            )
+            for end in grid[1:]
+        }
+        best = {end: entry for end, entry in best.items() if entry[1]}
+        if count in best:
+            found.append((best[count][0] + (pieces - 1) * price, best[count][1]))
+    bounds = min(found)[1]
+    for i in range(1, len(bounds) - 1):
+        bounds[i] = fit.best_split(bounds[i - 1], bounds[i + 1])
+    return bounds
 
 
 def table(series: Series, only: Sequence[str] | None = None) -> str:
@@ -204,16 +226,14 @@ class _Lines:
         )
         return Piece(first, last)
 
-    def best_split(self, low: int, high: int) -> tuple[float, int]:
-        """How much of the squared error the best split removes, and where; 0 when the stretch is too short."""
-        whole = self._line(low, high)[3]
-        return max(
-            (
-                (whole - self._line(low, place)[3] - self._line(place, high)[3], place)
-                for place in range(low + _LEAST_PIECE, high - _LEAST_PIECE + 1)
-            ),
-            default=(0.0, low),
-        )
+    def error(self, low: int, high: int) -> float:
+        """The squared error that one line leaves."""
+        return self._line(low, high)[3]
+
+    def best_split(self, low: int, high: int) -> int:
+        """Where two lines leave the least error."""
+        places = range(low + _LEAST_PIECE, high - _LEAST_PIECE + 1)
+        return min(places, key=lambda place: self.error(low, place) + self.error(place, high))
 
     def _line(self, low: int, high: int) -> tuple[float, float, float, float]:
         """Slope, mean step, mean value, and the squared error that is left."""
