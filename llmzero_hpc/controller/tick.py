@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llmzero_hpc.controller import questions as q
 from llmzero_hpc.controller.counsel import Counsel
+from llmzero_hpc.controller.housekeeping import space_problem
 from llmzero_hpc.controller.jobs import Jobs
 from llmzero_hpc.controller.progress import Progress
 from llmzero_hpc.controller.scoring import Scoring
@@ -79,7 +80,8 @@ class Controller:
 
     def account(self) -> Account:
         """The budget as it stands."""
-        return account(self.tree, self._config.budget, self._record.created_at, self._state.clock())
+        now, dollars = self._state.clock(), self._house.agents.spent()
+        return account(self.tree, self._config.budget, self._record.created_at, now, api_dollars_used=dollars)
 
     def _take_cancel_requests(self) -> None:
         for node_id in control.cancel_requests(self._directory):
@@ -109,6 +111,8 @@ class Controller:
             self._end_active_phases(overdrawn)
         elif control.is_paused(self._directory):
             return f"paused: `llmzero-hpc resume {self._config.name}` goes on"
+        elif problem := space_problem(self._directory.root, self._config.housekeeping.free_gb):
+            return f"no phase is submitted: {problem}"
         else:
             self._plan()
             self._counsel.take_answers()
@@ -165,7 +169,9 @@ class Controller:
         active = self.tree.active()
         if active:
             phrases = ((f"node {node.id} {node.status.value}", self._jobs.words(node)) for node in active)
-            return ", ".join(f"{phrase} ({words})" if words else phrase for phrase, words in phrases)
+            said = ", ".join(f"{phrase} ({words})" if words else phrase for phrase, words in phrases)
+            held = self._house.desk.waits_for
+            return f"{said}; {held}" if held else said
         evaluation = self.tree.evaluation
         if evaluation and not evaluation.is_over:
             return "the test score of the best strategy"

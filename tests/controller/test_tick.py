@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -445,3 +446,13 @@ def test_a_tick_ends_however_short_the_interval_of_judgements(tmp_path: Path) ->
     world.tick()
     world.tick()
     assert asked == [1], "at most once a tick, from the second look on"
+
+
+def test_nothing_is_submitted_while_the_disk_is_full(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = 1e9
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: types.SimpleNamespace(free=free))
+    assert "1.0 GB are free" in world.tick().waiting_for
+    assert world.cluster.submissions == []
+    free = 3e9
+    world.tick()
+    assert len(world.cluster.submissions) == 1
