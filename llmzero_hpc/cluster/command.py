@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit codes of a shell for a command that cannot be started."""
 TIME_LIMIT = "time limit"
 """Cause of a stop."""
+
+
+@contextmanager
+def announcements_kept() -> Iterator[None]:
+    """Processes that are started in here do not get SIGUSR2.
+
+    Slurm may send it to every process of a job, although it is for the phase job alone; most would die of it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
 
 
 class Command:
@@ -46,22 +60,19 @@ class Command:
             signal.setitimer(signal.ITIMER_REAL, max(limit_seconds, 0.001))
         if self.is_stopped():
             return -int(signal.SIGTERM)
-        # Slurm may send the signal that announces an end to every process of a job: it is for this one alone.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
         try:
-            self._child = subprocess.Popen(
-                arguments,
-                cwd=directory,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            with announcements_kept():
+                self._child = subprocess.Popen(
+                    arguments,
+                    cwd=directory,
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
         except (OSError, ValueError) as error:
             log.write(f"[phase job] cannot start {arguments[:1]}: {error}\n".encode())
             return NOT_EXECUTABLE if isinstance(error, PermissionError) else NOT_FOUND
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
         if self.is_stopped():
             self._child.kill()  # before its first line
         try:

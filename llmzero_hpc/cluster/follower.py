@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.cluster.claim import is_superseded
-from llmzero_hpc.cluster.head_file import HeadReader
+from llmzero_hpc.cluster.head_file import HeadReader, HeadWord
 from llmzero_hpc.cluster.job_environment import job_id, restart_count
 from llmzero_hpc.cluster.processes import kill_stragglers
+from llmzero_hpc.cluster.ray_cluster import RayNode, ray_environment
 from llmzero_hpc.store.atomic import create_bytes, remove
 from llmzero_hpc.store.phase_directory import AttemptDirectory
 
@@ -34,6 +35,7 @@ class Follower:
         self._run = uuid.uuid4().hex
         self._head = HeadReader(self._attempt.head(self._restart))
         self._stopped_at: float | None = None
+        self._ray: RayNode | None = None
 
     def run(self) -> None:
         """Returns when the head has ended, does not speak any more, or is another job's."""
@@ -46,10 +48,22 @@ class Follower:
             return
         try:
             while self._is_wanted():
+                self._serve(self._head.read())
                 time.sleep(self._job.watch_seconds)
         finally:
             kill_stragglers(self._run)
+            if self._ray:
+                self._ray.remove()
             remove(presence)
+
+    def _serve(self, word: HeadWord | None) -> None:
+        """Join the head's Ray once it listens. Whether this one lives is for the trainer to see."""
+        if word is None or not word.ray_address or self._ray or self._stopped_at is not None:
+            return
+        environment = self._job.trainer_environment(self._run, self._restart, word.ray_address.rpartition(":")[0])
+        environment = ray_environment(environment, self._attempt.ray_token(self._restart))
+        self._ray = RayNode(self._job.ray_scripts, self._attempt.ray_log(self._rank), environment)
+        self._ray.start_worker(word.ray_address)
 
     def _is_wanted(self) -> bool:
         word = self._head.read()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import time
 import uuid
@@ -13,12 +15,15 @@ from llmzero_hpc.cluster.command import TIME_LIMIT, Command
 from llmzero_hpc.cluster.head_file import HeadFile
 from llmzero_hpc.cluster.job_environment import job_id, own_address, restart_count, seconds_left
 from llmzero_hpc.cluster.processes import kill_stragglers
+from llmzero_hpc.cluster.ray_cluster import RayNode, create_token, ray_environment, wait_for_nodes
 from llmzero_hpc.cluster.watch import looking
+from llmzero_hpc.errors import ClusterError, StorageError
+from llmzero_hpc.store.atomic import remove
 from llmzero_hpc.store.marker import Marker, write_marker
 from llmzero_hpc.store.phase_directory import AttemptDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import FrameType
 
     from llmzero_hpc.cluster.phase_job import PhaseJob
@@ -51,6 +56,7 @@ class Head:
         self._superseded = False
         self._looks = 0
         self._head_file: HeadFile | None = None
+        self._ray: RayNode | None = None
 
     def run(self) -> int:
         """The exit code of the command; 0 where the run is another process' already."""
@@ -62,14 +68,12 @@ class Head:
         with self._attempt.trainer_log.open("ab", buffering=0) as log:
             with looking(self._job.watch_seconds, self._look):
                 exit_code = self._train(log)
-            kill_stragglers(self._run)
-            if self._head_file:
-                self._head_file.end()
+            self._clear_up()
             if self._superseded:
                 return exit_code
             outcome = self._outcome(exit_code)
             if self._command.stop_cause:
-                _note(log, f"ended from outside: {self._command.stop_cause}")
+                _note(log, f"ended: {self._command.stop_cause}")
             if outcome == "terminated" and self._command.stop_cause == signal.SIGUSR2.name and callable(requeue):
                 if self._is_time_up(started_at) and self._checkpoints() <= checkpoints:
                     _note(log, "not queued again: no checkpoint was gained before the time limit")
@@ -87,7 +91,36 @@ class Head:
         if job.nodes > 1:
             self._head_file = HeadFile(self._attempt.head(self._restart), job_id())
         environment = job.trainer_environment(self._run, self._restart, address)
+        if job.ray_scripts:
+            try:
+                environment = self._with_ray(environment)
+            except ClusterError as error:
+                self._command.kill(f"{error.message}; {error.next_step}".strip("; "))
+                return os.EX_UNAVAILABLE
         return self._command.run(job.command, job.directory, environment, log, job.time_limit_seconds)
+
+    def _with_ray(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """The environment of a command that uses Ray, which runs on all machines."""
+        job, stopped = self._job, self._command.is_stopped
+        token = create_token(self._attempt, self._restart)
+        environment = ray_environment(environment, token)
+        self._ray = RayNode(job.ray_scripts, self._attempt.ray_log(0), environment)
+        address = self._ray.start_head(stopped)
+        environment["RAY_ADDRESS"] = address
+        if self._head_file and address:
+            self._head_file.listens(address)
+            wait_for_nodes(environment, job.nodes, job.ray_join_seconds, stopped)
+        return environment
+
+    def _clear_up(self) -> None:
+        """Leave nothing on this machine, and let the others do the same."""
+        kill_stragglers(self._run)
+        if self._head_file:
+            self._head_file.end()
+        if self._ray:
+            self._ray.remove()
+            with contextlib.suppress(StorageError):
+                remove(self._attempt.ray_token(self._restart))
 
     def _look(self) -> None:
         self._looks += 1

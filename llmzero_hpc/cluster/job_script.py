@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmzero_hpc import shipped
 from llmzero_hpc.cluster.profile import HOSTS
+from llmzero_hpc.cluster.templates import rendered
 from llmzero_hpc.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -145,24 +145,6 @@ def _python(profile: ClusterProfile) -> str:
     return shlex.join(["apptainer", "exec", *profile.apptainer_options, str(profile.apptainer_image), python])
 
 
-def _inside_double_quotes(path: Path) -> str:
-    """A path between double quotes, where the shell replaces its $VARIABLES; a job without one of them ends."""
-    return re.sub(r"\$(\w+)", r"${\1:?}", str(path))
-
-
 def _setup(request: JobRequest, profile: ClusterProfile, settings: SlurmClusterConfig) -> list[str]:
-    from jinja2 import Environment, StrictUndefined, TemplateError
-
-    path = shipped.path("slurm_templates", SETUP_TEMPLATE, settings.templates)
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
-    environment.filters["quote"] = shlex.quote
-    environment.filters["variables"] = _inside_double_quotes
-    try:
-        text = environment.from_string(path.read_text(encoding="utf-8")).render(profile=profile, nodes=request.nodes)
-    except (TemplateError, UnicodeDecodeError) as error:
-        line = getattr(error, "lineno", None)
-        where = f" line {line}" if line else ""
-        raise ConfigurationError(
-            f"{path}{where}: {' '.join(str(error).split())}", "slurm_templates/README.md"
-        ) from None
+    text = rendered(SETUP_TEMPLATE, settings.templates, profile=profile, nodes=request.nodes)
     return [line for line in text.split("\n") if line]

@@ -20,6 +20,7 @@ from llmzero_hpc.cluster.job_environment import scrubbed
 from llmzero_hpc.cluster.local_submit import Ticket, take_ticket
 from llmzero_hpc.cluster.phase_job import PhaseJob
 from llmzero_hpc.cluster.processes import JOB_VARIABLE, job_folder, processes_of, with_descendants
+from llmzero_hpc.cluster.ray_cluster import write_ray_scripts
 from llmzero_hpc.errors import ClusterError, MissingDependencyError, StorageError
 from llmzero_hpc.search.node import Job
 from llmzero_hpc.store.atomic import PRIVATE_FILE, PRIVATE_FOLDER, create_bytes, make_folder, write_json
@@ -141,6 +142,7 @@ class LocalCluster(Cluster):
             time_limit_seconds=request.time_limit_seconds,
             grace_seconds=self._grace_seconds,
             gpu_ids=gpu_ids,
+            ray_scripts=write_ray_scripts(folder, 1) if request.plan.ray else "",
         )
         request_file = folder / f"request-{len(list(folder.glob('request-*.json'))) + 1}.json"
         write_json(request_file, job.request(), PRIVATE_FILE)

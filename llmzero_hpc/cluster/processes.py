@@ -18,6 +18,9 @@ JOB_VARIABLE = "LLMZERO_JOB"
 RUN_VARIABLE = "LLMZERO_RUN"
 """As that, but different for each run of the job and on each of its machines, several of which may be one in truth."""
 
+_KILL_ROUNDS = 5
+"""What is being killed may start a process at the last moment."""
+
 
 def job_folder(directory: Path, name: str) -> str:
     """The folder of a job's submission below its attempt: no two jobs on this machine share one."""
@@ -79,10 +82,25 @@ def kill_stragglers(run: str) -> int:
     """Kill on this machine what one process of a job has started and left behind, by its `RUN_VARIABLE`; how many."""
     import psutil
 
-    killed = 0
+    killed: set[psutil.Process] = set()
+    for _ in range(_KILL_ROUNDS):
+        # Some overwrite the environment that they were given, as Ray's workers do to show what they are about.
+        left = set(with_descendants(_processes_of_run(run))) - killed
+        if not left:
+            break
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                process.kill()
+        killed |= left
+    return len(killed)
+
+
+def _processes_of_run(run: str) -> list[psutil.Process]:
+    import psutil
+
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
             if process.environ().get(RUN_VARIABLE) == run and process.status() != psutil.STATUS_ZOMBIE:
-                process.kill()
-                killed += 1
-    return killed
+                found.append(process)
+    return found

@@ -17,6 +17,7 @@ from llmzero_hpc.cluster.job_environment import scrubbed
 from llmzero_hpc.cluster.job_script import job_script
 from llmzero_hpc.cluster.phase_job import PhaseJob
 from llmzero_hpc.cluster.processes import job_folder
+from llmzero_hpc.cluster.ray_cluster import write_ray_scripts
 from llmzero_hpc.cluster.slurm_accounting import Accounting
 from llmzero_hpc.cluster.slurm_calls import LOG, Fate, SubmitCall, calls_in, prepare
 from llmzero_hpc.cluster.slurm_commands import SlurmCommands
@@ -150,6 +151,10 @@ class SlurmCluster(Cluster):
         calls = calls_in(folder)
         if any(call.fate()[0] is not Fate.GIVEN_UP for call in calls):
             raise ClusterError(f"{request.name} was submitted before", "the controller adopts it by its name")
+        try:
+            ray = write_ray_scripts(folder, request.nodes, self._settings.templates) if request.plan.ray else ""
+        except ConfigurationError as error:
+            raise ClusterError(error.message, error.next_step) from error
         job = PhaseJob(
             name=request.name,
             directory=str(request.directory.resolve()),
@@ -161,6 +166,7 @@ class SlurmCluster(Cluster):
             time_limit_seconds=None,
             nodes=request.nodes,
             progress=str(request.progress.resolve()) if request.progress else "",
+            ray_scripts=ray,
             signal_seconds=script.parameters["signal_delay_s"],
         )
         timeout = self._settings.submit_timeout_seconds

@@ -1,0 +1,190 @@
+"""A Ray cluster of a job's machines: own ports, own token, own folders; other jobs' Ray beside it is let be."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmzero_hpc.cluster.command import announcements_kept
+from llmzero_hpc.cluster.job_environment import cpus_here
+from llmzero_hpc.cluster.templates import rendered
+from llmzero_hpc.errors import ClusterError
+from llmzero_hpc.store.atomic import PRIVATE_FILE, create_bytes, remove, write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from llmzero_hpc.store.phase_directory import AttemptDirectory
+
+HEAD_SCRIPT, WORKER_SCRIPT = "ray_head.sh", "ray_worker.sh"
+
+_OF_OTHER_CLUSTERS = frozenset({"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_TMPDIR"})
+_LONGEST_FOLDER = 40
+"""Characters that Ray's own part of a socket's path leaves of the 107 that the kernel takes."""
+_STARTS = 3
+"""A port that was free may be taken when Ray comes to it."""
+_POLL_SECONDS = 0.1
+
+
+def write_ray_scripts(folder: Path, nodes: int, own: Path | None = None) -> str:
+    """Write what starts Ray on a job's machines into a folder that exists; returns that, as the phase job takes it.
+
+    `own` may hold the user's templates.
+
+    Raises:
+        ConfigurationError: something is wrong in a template.
+        StorageError: the file system refused.
+    """
+    for name in (HEAD_SCRIPT, WORKER_SCRIPT):
+        write_bytes(folder / name, rendered(name, own, nodes=nodes).encode())
+    return str(folder)
+
+
+class RayNode:
+    """Ray on this machine, as one of the scripts starts it.
+
+    Its workers lead process groups of their own: `kill_stragglers` finds them.
+    """
+
+    def __init__(self, scripts: str, log: Path, environment: Mapping[str, str]) -> None:
+        """`environment` is the trainer's, which Ray's workers inherit."""
+        self._scripts, self._log = scripts, log
+        self._folder = _short_folder()
+        self._environment = {
+            "LLMZERO_RAY_CPUS": str(cpus_here()),
+            "LLMZERO_RAY_GPUS": str(len(_visible(environment))),
+            **environment,
+            "LLMZERO_RAY_FOLDER": str(self._folder),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}",
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start_worker(self, address: str) -> None:
+        """Join the head's Ray. Raises OSError."""
+        self._start(WORKER_SCRIPT, {"LLMZERO_RAY_ADDRESS": address})
+
+    def start_head(self, is_stopped: Callable[[], bool]) -> str:
+        """Start the head's Ray and wait for it; its address, or an empty string where the job was stopped meanwhile.
+
+        Raises:
+            ClusterError: it does not come up.
+        """
+        for _ in range(_STARTS):
+            port = str(_free_port()) if importlib.util.find_spec("grpc") else ""
+            process = self._start(HEAD_SCRIPT, {"LLMZERO_RAY_CLIENT_PORT": port})
+            while process.poll() is None:
+                if is_stopped():
+                    return ""
+                address = self._address()
+                if address:
+                    return address
+                time.sleep(_POLL_SECONDS)
+        raise ClusterError(f"Ray does not start on {socket.gethostname()}: {_last_line(self._log)}", f"see {self._log}")
+
+    def remove(self) -> None:
+        """End it, and clear away what it left on this machine."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self, script: str, more: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log, announcements_kept():
+            self._process = subprocess.Popen(
+                ["bash", str(Path(self._scripts) / script)],
+                env={**self._environment, **more},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+        return self._process
+
+    def _address(self) -> str:
+        try:
+            # Ray writes it when the machine's part is up.
+            return (self._folder / "ray_current_cluster").read_text(encoding="utf-8").strip()
+        except OSError:
+            return ""
+
+
+def ray_environment(environment: Mapping[str, str], token: Path) -> dict[str, str]:
+    """The trainer's environment with what Ray's processes, and those that use it, are told alike on all machines."""
+    own = {key: value for key, value in environment.items() if key not in _OF_OTHER_CLUSTERS}
+    return {**own, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def create_token(attempt: AttemptDirectory, restart: int) -> Path:
+    """A new secret of one run; those that killed runs left are removed.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    for run in attempt.claimed_runs():
+        if run <= restart:
+            remove(attempt.ray_token(run))
+    path = attempt.ray_token(restart)
+    create_bytes(path, secrets.token_hex(32).encode(), PRIVATE_FILE)
+    return path
+
+
+def wait_for_nodes(environment: Mapping[str, str], nodes: int, seconds: float, is_stopped: Callable[[], bool]) -> None:
+    """Wait until all machines have joined, or the job was stopped. `environment` holds RAY_ADDRESS.
+
+    Raises:
+        ClusterError: they have not in time.
+    """
+    # A process of its own: Ray in this one would stay for days.
+    with tempfile.TemporaryFile() as said:
+        counting = subprocess.Popen(
+            [sys.executable, "-m", "llmzero_hpc.cluster.ray_nodes", str(nodes), str(seconds)],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.DEVNULL,
+        )
+        while counting.poll() is None:
+            if is_stopped():
+                counting.kill()
+                counting.wait()
+                return
+            time.sleep(_POLL_SECONDS)
+        if counting.returncode:
+            said.seek(0)
+            raise ClusterError(said.read().decode().strip() or f"{environment['RAY_ADDRESS']} does not answer")
+
+
+def _short_folder() -> Path:
+    for place in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - a new private folder in it
+        folder = Path(tempfile.mkdtemp(prefix="lz-", dir=place))
+        if len(str(folder)) <= _LONGEST_FOLDER:
+            return folder
+        folder.rmdir()
+    return Path(tempfile.mkdtemp(prefix="lz-"))
+
+
+def _visible(environment: Mapping[str, str]) -> list[str]:
+    return [gpu for gpu in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
+    return lines[-1] if lines else "it said nothing"
