@@ -94,7 +94,7 @@ def measure(phases: int, ticks: int, interval: float, settled: int, folder: Path
 
     With `judging` the early stopper is asked about every phase at every tick, else never; its answer does not count.
     """
-    daemon_module.make_agents = lambda _: _NeverStops()
+    daemon_module.make_agents = lambda *_: _NeverStops()
     tree = started(settled, phases)
     search_of(
         folder / "search",

@@ -77,7 +77,8 @@ class Counsel:
         for node in tree.active():
             if node.status is NodeStatus.PLANNED:
                 if node.kind is TransitionKind.DEBUG:
-                    failure = self._questions.failure(tree, node, self._progress.log_tail(node.repairs))
+                    log, marker = self._progress.log_tail(node.repairs), self._progress.marker(node.repairs)
+                    failure = self._questions.failure(tree, node, log, marker)
                     desk.ask(Question(QuestionKind.REPAIR, node.id), partial(agents.repair, failure))
                 else:
                     proposal = self._questions.proposal(tree, node, self._account().iterations_left)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmzero_hpc.agents.registry import check_agents
 from llmzero_hpc.cluster.profiles import read_profile, resolved
 from llmzero_hpc.cluster.registry import make_cluster
 from llmzero_hpc.controller.questions import root_node
@@ -57,9 +58,10 @@ def checked(config: SearchConfig) -> int:
     """Check a configuration as far as this machine can; returns the number of training rows.
 
     Raises:
-        ConfigurationError: model, data, reward or a value cannot work.
+        ConfigurationError: model, data, reward, the agents' key or a value cannot work.
         MissingDependencyError: an extra of this package is not installed.
     """
+    check_agents(config)
     trainer = make_trainer(config.trainer)
     problems = trainer.problems(config, config.configuration)
     if problems:

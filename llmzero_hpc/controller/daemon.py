@@ -58,6 +58,7 @@ class Daemon:
 
     Raises:
         LeaseError: another controller holds the search.
+        ConfigurationError, MissingDependencyError: its agents cannot work here.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Daemon:
         clock: Callable[[], float] = time.time,
     ) -> None:
         config = directory.record.config
+        agents = make_agents(config, directory)
         self._directory = directory
         self._clock = clock
         self._by_cron = by_cron
@@ -99,7 +101,7 @@ class Daemon:
                 lease=self._lease,
                 cluster=cluster,
                 trainer=trainer,
-                agents=make_agents(config),
+                agents=agents,
                 desk=self._desk,
                 submission=Submission(directory, cluster, trainer, clock, self._lease.check),
                 views=self.views,
@@ -122,7 +124,15 @@ class Daemon:
         return self._cluster.calls
 
     def tick(self) -> Outcome:
-        """One tick, and the heartbeat that tells of it."""
+        """One tick, and the heartbeat that tells of it; by cron, more until every agent that was asked has answered."""
+        outcome = self._tick()
+        while self._by_cron and self._desk.is_busy and not outcome.stop_requested:
+            # Between two ticks by cron nobody would be there to take an answer.
+            self._desk.wait(self._directory.record.config.tick_seconds)
+            outcome = self._tick()
+        return outcome
+
+    def _tick(self) -> Outcome:
         outcome = self.controller.tick()
         self._ticks += 1
         self._beat(outcome)

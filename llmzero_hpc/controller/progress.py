@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.search.metrics import Series
+from llmzero_hpc.store.marker import read_marker
 from llmzero_hpc.store.metrics_log import MetricsReader, read_series
 from llmzero_hpc.trainers.checkpoints import complete_checkpoints
 
 if TYPE_CHECKING:
     from llmzero_hpc.search.metrics import MetricRow
     from llmzero_hpc.search.node import Node
+    from llmzero_hpc.store.marker import Marker
     from llmzero_hpc.store.search_directory import SearchDirectory
 
 _LOG_BYTES = 16_384
@@ -54,6 +56,11 @@ class Progress:
             folder = self._directory.phase(node.id)
             series = read_series([folder.attempt(attempt.number).metrics for attempt in node.attempts])
         return series if node.stop is None else series.up_to(node.stop.step)
+
+    def marker(self, node_id: int | None) -> Marker | None:
+        """What the job of a node's newest attempt said of its end."""
+        attempts = [] if node_id is None else self._directory.phase(node_id).attempts()
+        return read_marker(attempts[-1]) if attempts else None
 
     def log_tail(self, node_id: int | None) -> str:
         """The end of the trainer's log of a node's newest attempt."""

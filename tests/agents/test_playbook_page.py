@@ -11,6 +11,7 @@ from llmzero_hpc.agents.playbook.rules import RULES
 from llmzero_hpc.agents.registry import make_agents
 from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.sections import ChainsTask
+from llmzero_hpc.store.search_directory import SearchDirectory, SearchRecord
 
 PAGE = Path(__file__).parents[2] / "docs" / "playbook.md"
 
@@ -24,6 +25,7 @@ def test_the_page_names_every_rule_and_failure() -> None:
         assert f"| `{row.name}` |" in page()
 
 
-def test_a_search_gets_the_playbook() -> None:
+def test_a_search_gets_the_playbook(tmp_path: Path) -> None:
     config = SearchConfig(name="x", model="builtin:chains", task=ChainsTask())
-    assert isinstance(make_agents(config), Playbook)
+    directory = SearchDirectory.create(tmp_path / "search", SearchRecord.new(config, 64, 0.0))
+    assert isinstance(make_agents(config, directory), Playbook)
