@@ -77,3 +77,9 @@ class AgentError(LLMZeroError):
     """A language model cannot be asked, or gave no usable answer."""
 
     exit_code = 11
+
+
+class ControllerError(LLMZeroError):
+    """A controller did not start, or did not stop when it was asked to."""
+
+    exit_code = 12

@@ -44,7 +44,7 @@ def run(
     """Start a search, or go on with one, in the foreground. Ctrl-C stops the controller, not its phases."""
     if as_json and not dry_run:
         raise typer.BadParameter("--json goes with --dry-run")
-    if search is None or Path(search).suffix not in _SUFFIXES:
+    if search is None or not is_settings(search):
         if dry_run:
             raise typer.BadParameter("--dry-run needs a search.yaml: `llmzero-hpc run search.yaml --dry-run`")
         _drive(locate(search, state), take_over=take_over)
@@ -53,9 +53,9 @@ def run(
 
     config = load(Path(search))
     if dry_run:
-        _show_plan(config, state / config.name, as_json=as_json)
+        show_plan(config, state / config.name, as_json=as_json)
         return
-    _drive(_opened(config, state / config.name), take_over=take_over)
+    _drive(opened(config, state / config.name), take_over=take_over)
 
 
 def tick(search: SearchArgument = None, state: StateOption = DEFAULT_STATE, take_over: TakeOverOption = False) -> None:
@@ -86,10 +86,20 @@ def demo(
     )
     typer.echo("A search over GRPO training phases. The policy is tiny, the training is real, and proposals come from")
     typer.echo("the playbook: rules over the metrics, no language model. Ctrl-C stops; the same command goes on.\n")
-    _drive(_opened(config, state / name))
+    _drive(opened(config, state / name))
 
 
-def _opened(config: SearchConfig, root: Path) -> SearchDirectory:
+def is_settings(search: str) -> bool:
+    """Whether that names a search.yaml, not a search."""
+    return Path(search).suffix in _SUFFIXES
+
+
+def opened(config: SearchConfig, root: Path) -> SearchDirectory:
+    """The search of these settings, checked and created if it is new.
+
+    Raises:
+        ConfigurationError, MissingDependencyError, StorageError: as `opened_or_created`.
+    """
     from llmzero_hpc.controller.apart import apart
     from llmzero_hpc.controller.creation import checked, opened_or_created
 
@@ -149,7 +159,12 @@ def _drive(directory: SearchDirectory, *, take_over: bool = False) -> None:
         console.print(f"The report is not complete; `llmzero-hpc report {name}` says why.")
 
 
-def _show_plan(config: SearchConfig, root: Path, *, as_json: bool) -> None:
+def show_plan(config: SearchConfig, root: Path, *, as_json: bool) -> None:
+    """Check everything and print what would happen first.
+
+    Raises:
+        ConfigurationError, MissingDependencyError, ClusterError: it would not work.
+    """
     from llmzero_hpc.controller.apart import apart
     from llmzero_hpc.controller.creation import checked, placed, preview
 

@@ -28,6 +28,15 @@ def busy(what: str) -> Iterator[None]:
 
 
 @contextmanager
+def waiting(what: str) -> Iterator[Callable[[float], None]]:
+    """Say on a terminal's error stream what is being waited for; what it yields is told for how many seconds."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(what) as shown:
+        yield lambda seconds: shown.update(f"{what} ({seconds:.0f} s)")
+
+
+@contextmanager
 def following(directory: SearchDirectory, console: Console) -> Iterator[Callable[[], None]]:
     """Show the search until the block is left; what it yields is called whenever there may be something new."""
     if console.is_terminal:

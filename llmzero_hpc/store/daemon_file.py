@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from llmzero_hpc.store.search_directory import SearchDirectory
 
+_SILENT_TICKS, _SILENT_SECONDS = 5, 300.0
+_SILENT_BETWEEN_CRONS = 900.0
+
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
@@ -28,6 +31,7 @@ class Heartbeat:
         job_id: the cluster's job in which it runs; empty outside of one.
         by_cron: cron starts it for one tick at a time, so that nobody holds the search in between.
         error_since: since when every tick has met an error; None while `last_error` is empty.
+        api_dollars: what the agents' language models have cost the search so far.
     """
 
     host: str
@@ -42,6 +46,7 @@ class Heartbeat:
     job_id: str = ""
     by_cron: bool = False
     error_since: float | None = None
+    api_dollars: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,11 @@ class QueuedController:
 
     job_id: str
     submitted_at: float
+
+
+def silence_seconds(tick_seconds: float, *, by_cron: bool = False) -> float:
+    """After how long without a heartbeat a controller counts as silent."""
+    return max(_SILENT_BETWEEN_CRONS if by_cron else _SILENT_SECONDS, _SILENT_TICKS * tick_seconds)
 
 
 def read_heartbeat(directory: SearchDirectory) -> Heartbeat | None:

@@ -219,7 +219,7 @@ def test_pause_and_resume(unstarted: CommandLine) -> None:
     assert not len(directory.read_tree())
     said = unstarted("resume")
     assert not is_paused(directory)
-    assert "`llmzero-hpc run young` starts one" in said.out
+    assert "`llmzero-hpc start young` starts one" in said.out
 
 
 def test_a_phase_cancelled_without_a_controller_ends_when_one_runs(planned: CommandLine) -> None:
@@ -227,7 +227,7 @@ def test_a_phase_cancelled_without_a_controller_ends_when_one_runs(planned: Comm
     said = planned("cancel", "0")
     assert said.out.splitlines() == [
         "Node 0 (planned) is cancelled when a controller runs again.",
-        "  next: no controller runs; `llmzero-hpc run young` starts one, `llmzero-hpc tick young` does one step",
+        "  next: no controller runs; `llmzero-hpc start young` starts one, `llmzero-hpc tick young` does one step",
     ]
     assert cancel_requests(directory) == [0]
     assert planned("tick").code == 0

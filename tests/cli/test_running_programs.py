@@ -53,7 +53,7 @@ def test_a_controller_that_is_ended_leaves_its_phase_running(how: str, slow: Com
         wait_for(lambda: trains(slow), "the phase runs")
         if how == "stop":
             said = slow("stop")
-            assert said.out == "The controller of slow stops after its current tick; running phases go on.\n"
+            assert said.out == "The controller of slow has stopped; running phases go on.\n"
         else:
             first.send_signal(signal.Signals[how])
         out, err = first.communicate(timeout=PATIENCE)
