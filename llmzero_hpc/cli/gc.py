@@ -42,7 +42,7 @@ def gc(
 
     The best strategy and all that a phase may still resume from stay. Safe at any time, also while the search runs.
     """
-    from llmzero_hpc.controller.housekeeping import remove, removable, usage
+    from llmzero_hpc.controller.housekeeping import removable, remove, usage
 
     directory = locate(search, state)
     if only_best and not _is_finished(directory):

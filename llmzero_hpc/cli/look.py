@@ -83,7 +83,7 @@ def show(
 
         _print_json(to_json(data)["nodes"][node])
     else:
-        from llmzero_hpc.report.terminal import show_view
+        from llmzero_hpc.report.terminal_phase import show_view
 
         attempts = directory.phase(node).attempts()
         _print(show_view(data, node, attempts[-1].trainer_log if attempts else None))

@@ -187,5 +187,6 @@ class Daemon:
             job_id=self._job.job_id if self._job else "",
             by_cron=self._by_cron,
             error_since=self._error_since,
+            api_dollars=self.controller.account().dollars_used,
         )
         write_heartbeat(self._directory, heartbeat)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llmzero_hpc.report import words
+from llmzero_hpc.report import costs, words
 from llmzero_hpc.report.data import (
     AttemptReport,
     BestReport,
-    BudgetLine,
     Change,
     CheckpointReport,
     ControllerReport,
     FinalTest,
     NodeReport,
-    ProgressPoint,
     Provenance,
     ReportData,
     SearchState,
@@ -27,19 +26,14 @@ from llmzero_hpc.search.budget import account
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
 from llmzero_hpc.search.node import NodeStatus, TransitionKind
 from llmzero_hpc.search.selection import Standstill, select
+from llmzero_hpc.store.daemon_file import silence_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from llmzero_hpc.config import SearchConfig
     from llmzero_hpc.search.configuration import Configuration
     from llmzero_hpc.search.metrics import Series
     from llmzero_hpc.search.node import Node
     from llmzero_hpc.search.tree import Tree
-
-_SECONDS_AN_HOUR = 3600.0
-_SILENT_TICKS = 5
-_SILENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +45,14 @@ class Pulse:
     at: float
     last_error: str = ""
     waiting_for: str = ""
-    cluster_calls: int = 0
+    calls: Mapping[str, int] = field(default_factory=dict)
+    api_dollars: float = 0.0
     is_gone: bool = False
-    """Its process has certainly ended, or it gave the search back."""
+    """Its process has certainly ended, or it gave the search back and cron will not start the next."""
+    job_id: str = ""
+    by_cron: bool = False
+    queued_job_id: str = ""
+    """A job of its own that was submitted since."""
 
 
 def collect(
@@ -85,19 +84,25 @@ def collect(
     path = strategies.path(tree, best.id, best.best.step) if best is not None and best.best is not None else ()
     on_path = frozenset(part.node.id for part in path)
     nodes = tuple(_node(tree, node, on_best_path=node.id in on_path) for node in tree)
-    gpus = bool(config.hardware.gpus)
-    unit = "GPU-hours" if gpus else "CPU-hours"
-    budget = _budget(tree, config, unit, created_at, now)
+    spent = account(
+        tree, config.budget, created_at, now, api_dollars_used=pulse.api_dollars if pulse is not None else 0.0
+    )
+    silent = pulse is not None and now - pulse.at > silence_seconds(config.tick_seconds, by_cron=pulse.by_cron)
     controller = ControllerReport(
         host=pulse.host if pulse else "",
         pid=pulse.pid if pulse else None,
         age_seconds=max(0.0, now - pulse.at) if pulse else None,
-        is_gone=pulse is None or pulse.is_gone or now - pulse.at > _patience(config),
+        is_gone=pulse is None or pulse.is_gone or silent,
         last_error=words.plain(pulse.last_error) if pulse else "",
         waiting_for=words.plain(pulse.waiting_for) if pulse else "",
-        cluster_calls=pulse.cluster_calls if pulse else 0,
+        cluster_calls=sum(pulse.calls.values()) if pulse else 0,
+        calls=dict(sorted(pulse.calls.items())) if pulse else {},
+        is_stale=pulse is not None and silent and not pulse.is_gone,
+        job_id=pulse.job_id if pulse else "",
+        by_cron=pulse is not None and pulse.by_cron,
+        queued_job_id=pulse.queued_job_id if pulse else "",
     )
-    refusal = account(tree, config.budget, created_at, now).refusal
+    refusal = spent.refusal
     state = _state(tree, config, refusal, controller, paused=paused)
     return ReportData(
         name=config.name,
@@ -111,9 +116,9 @@ def collect(
         nodes=nodes,
         strategy=_phases(path, nodes),
         trajectories=_trajectories(path),
-        progress=_progress(tree),
-        budget=budget,
-        device_unit=unit,
+        progress=costs.progress(tree),
+        budget=costs.budget_lines(tree, config, spent, created_at=created_at, now=now),
+        device_unit=costs.device_unit(config),
         controller=controller,
         provenance=Provenance(
             program_version=program_version,
@@ -188,6 +193,10 @@ def _node(tree: Tree, node: Node, *, on_best_path: bool) -> NodeReport:
                 attempt.ending.value if attempt.ending else None,
                 attempt.exit_code,
                 attempt.device_seconds,
+                submitted_at=attempt.job.submitted_at if attempt.job else None,
+                restarts=attempt.restarts,
+                hosts=words.plain(attempt.hosts),
+                accounted=attempt.accounted,
             )
             for attempt in node.attempts
         ),
@@ -269,41 +278,11 @@ def _test(tree: Tree) -> FinalTest | None:
     )
 
 
-def _progress(tree: Tree) -> tuple[ProgressPoint, ...]:
-    points: list[ProgressPoint] = []
-    best: float | None = None
-    seconds = 0.0
-    for node in tree:
-        if node.status is NodeStatus.CANCELLED and not node.attempts:
-            continue
-        seconds += node.device_seconds
-        if node.score is not None:
-            best = node.score if best is None else max(best, node.score)
-        points.append(ProgressPoint(len(points) + 1, node.id, seconds / _SECONDS_AN_HOUR, node.score, best))
-    return tuple(points)
-
-
-def _budget(tree: Tree, config: SearchConfig, unit: str, created_at: float, now: float) -> tuple[BudgetLine, ...]:
-    budget = config.budget
-    lines = [
-        BudgetLine("iterations", "iterations", tree.iterations(), budget.iterations),
-        BudgetLine("compute", unit, tree.device_seconds() / _SECONDS_AN_HOUR, budget.device_hours),
-    ]
-    if budget.deadline_hours is not None:
-        elapsed = max(0.0, now - created_at) / _SECONDS_AN_HOUR
-        lines.append(BudgetLine("deadline", "hours", elapsed, budget.deadline_hours))
-    return tuple(lines)
-
-
 def _hardware(config: SearchConfig) -> str:
     hardware = config.hardware
     if hardware.gpus:
         return "1 GPU a phase" if hardware.gpus == 1 else f"{hardware.gpus} GPUs a phase"
     return "1 CPU thread a phase" if hardware.threads == 1 else f"{hardware.threads} CPU threads a phase"
-
-
-def _patience(config: SearchConfig) -> float:
-    return max(_SILENT_SECONDS, _SILENT_TICKS * config.tick_seconds)
 
 
 def _is_finished(tree: Tree, config: SearchConfig, refusal: str | None) -> bool:
@@ -340,10 +319,12 @@ def _next_step(
     if state is SearchState.PAUSED:
         return f"Running phases go on, nothing new starts; `llmzero-hpc resume {name}` lifts the pause."
     if state is SearchState.NOT_STARTED:
-        return f"Nothing runs yet; `llmzero-hpc run {name}` starts it."
+        return f"Nothing runs yet; `llmzero-hpc start {name}` starts it."
+    if state is SearchState.CONTROLLER_GONE and controller.queued_job_id:
+        return f"The controller starts when the cluster starts its job {controller.queued_job_id}; jobs go on."
     if state is SearchState.CONTROLLER_GONE:
         since = "" if controller.age_seconds is None else f" for {words.duration(controller.age_seconds)}"
-        return f"No sign of the controller{since}; jobs go on by themselves; `llmzero-hpc run {name}` takes up again."
+        return f"No sign of the controller{since}; jobs go on by themselves; `llmzero-hpc start {name}` takes up again."
     if state is SearchState.WAITING:
         return f"Waits and tries again: {words.clipped(controller.last_error, 160)}"
     active = [node for node in nodes if node.is_active]

@@ -61,6 +61,13 @@ class AttemptReport:
     ending: str | None
     exit_code: int | None
     device_seconds: float
+    submitted_at: float | None = None
+    restarts: int = 0
+    """How often the cluster queued it again."""
+    hosts: str = ""
+    """Where its last run was, as the cluster writes lists of machines."""
+    accounted: bool = False
+    """`device_seconds` is the cluster's own figure, no estimate of this program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +186,17 @@ class FinalTest:
 class BudgetLine:
     """One limit of the search; `limit` is None where there is none.
 
-    `name` is iterations, compute or deadline; `unit` iterations, CPU-hours, GPU-hours or hours.
+    `name` is iterations, compute, money or deadline; `unit` iterations, CPU-hours, GPU-hours, dollars or hours.
     """
 
     name: str
     unit: str
     used: float
     limit: float | None
+    reserved: float = 0.0
+    """What active phases may still use."""
+    estimated: float = 0.0
+    """The part of `used` that the cluster's accounting has not confirmed; 0 where there is no such accounting."""
 
     @property
     def left(self) -> float | None:
@@ -216,6 +227,16 @@ class ControllerReport:
     last_error: str
     waiting_for: str
     cluster_calls: int
+    calls: Mapping[str, int] = field(default_factory=dict)
+    """Those calls by the cluster's name for them."""
+    is_stale: bool = False
+    """It has been silent for too long, and nobody knows that it ended."""
+    job_id: str = ""
+    """The job in which it runs; empty outside of one."""
+    by_cron: bool = False
+    """Cron starts it for a tick at a time."""
+    queued_job_id: str = ""
+    """A job of its own that was submitted, and has given no sign of life since; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +332,10 @@ def without_clock(data: ReportData) -> ReportData:
         nodes=tuple(replace(node, attempts=(), device_seconds=0.0) for node in data.nodes),
         strategy=tuple(replace(phase, device_seconds=0.0) for phase in data.strategy),
         progress=tuple(replace(point, device_hours=0.0) for point in data.progress),
-        budget=tuple(replace(line, used=0.0) if line.name != "iterations" else line for line in data.budget),
+        budget=tuple(
+            line if line.name == "iterations" else replace(line, used=0.0, reserved=0.0, estimated=0.0)
+            for line in data.budget
+        ),
         controller=ControllerReport("", None, None, is_gone=False, last_error="", waiting_for="", cluster_calls=0),
         provenance=replace(data.provenance, created_at=0.0),
         series={node: _timeless(series) for node, series in data.series.items()},

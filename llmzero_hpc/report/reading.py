@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from llmzero_hpc.report.collect import Pulse, collect
 from llmzero_hpc.search.node import NodeStatus
 from llmzero_hpc.store.control import is_paused
-from llmzero_hpc.store.daemon_file import read_heartbeat
+from llmzero_hpc.store.daemon_file import read_heartbeat, read_queued
 from llmzero_hpc.store.lease import holder_of
 
 if TYPE_CHECKING:
@@ -59,16 +59,23 @@ def _wanted(tree: Tree, metrics: Literal["running", "all"] | Iterable[int]) -> l
 
 
 def _pulse(directory: SearchDirectory) -> Pulse | None:
-    heartbeat = read_heartbeat(directory)
+    heartbeat, queued = read_heartbeat(directory), read_queued(directory)
     if heartbeat is None:
-        return None
+        return (
+            None if queued is None else Pulse("", None, queued.submitted_at, is_gone=True, queued_job_id=queued.job_id)
+        )
     holder = holder_of(directory)
+    waits = queued is not None and queued.submitted_at > heartbeat.beat_at
     return Pulse(
         host=heartbeat.host,
         pid=heartbeat.pid,
         at=heartbeat.beat_at,
         last_error=heartbeat.last_error,
         waiting_for=heartbeat.waiting_for,
-        cluster_calls=sum(heartbeat.calls.values()),
-        is_gone=holder is not None and holder.is_gone,
+        calls=heartbeat.calls,
+        api_dollars=heartbeat.api_dollars,
+        is_gone=holder is not None and holder.is_gone and not heartbeat.by_cron,
+        job_id=heartbeat.job_id,
+        by_cron=heartbeat.by_cron,
+        queued_job_id=queued.job_id if queued is not None and waits else "",
     )

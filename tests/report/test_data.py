@@ -179,7 +179,9 @@ def test_json_is_plain_stable_and_complete() -> None:
         "strategy", "trajectories", "progress", "budget", "device_unit", "controller", "provenance",
     }  # fmt: skip
     assert plain["state"] == "running"
-    assert plain["budget"][0] == {"name": "iterations", "unit": "iterations", "used": 5, "limit": 8, "left": 3}
+    assert plain["budget"][0] == {
+        "name": "iterations", "unit": "iterations", "used": 5, "limit": 8, "left": 3, "reserved": 0.0, "estimated": 0.0,
+    }  # fmt: skip
     node = plain["nodes"][3]
     assert (node["status"], node["kind"], node["resume_node"], node["resume_step"]) == ("running", "evolve", 1, 80)
     assert node["curves"]["val_score"] == [[90, 0.69], [100, 0.7]]

@@ -15,6 +15,7 @@ from llmzero_hpc.errors import StorageError
 from llmzero_hpc.report import terminal
 from llmzero_hpc.report.braille import plot
 from llmzero_hpc.report.terminal import LiveView
+from llmzero_hpc.report.terminal_phase import show_view
 from llmzero_hpc.search.node import CheckpointReference, Node, TransitionKind
 from llmzero_hpc.search.tree import Tree
 
@@ -36,7 +37,7 @@ VIEWS = {
     "status": terminal.status_view,
     "tree": terminal.tree_view,
     "strategy": terminal.strategy_view,
-    "show": lambda data: terminal.show_view(data, 3),
+    "show": lambda data: show_view(data, 3),
 }
 
 
@@ -130,29 +131,29 @@ def test_the_best_strategy_as_a_table_with_its_test_score() -> None:
 
 
 def test_a_phase_is_shown_with_what_changed_why_and_what_it_reached() -> None:
-    text = shown(terminal.show_view(samples.finished(), 3))
+    text = shown(show_view(samples.finished(), 3))
 
     assert "Phase 3  evolve (from phase 1, step 80)" in text
     assert "* rollouts                 16  (was 8 in phase 1)" in text
     assert "Half of the groups have no signal." in text
     assert "proposed by the playbook (rules, variance)" in text
     assert "★ step 100    0.700" in text
-    assert "1  job 4003: preempted, 4 s of device time" in text
+    assert "1  job 4003: preempted, queued for 1 s, ran for 4 s; 4 s of device time" in text
     assert "0.04 below the best strategy" in text
 
 
 def test_a_phase_shows_its_log_path_where_it_is_given() -> None:
-    assert "/somewhere/trainer.log" in shown(terminal.show_view(samples.finished(), 3, Path("/somewhere/trainer.log")))
+    assert "/somewhere/trainer.log" in shown(show_view(samples.finished(), 3, Path("/somewhere/trainer.log")))
 
 
 def test_a_phase_that_is_not_there_is_an_index_error() -> None:
     for number in (-1, 8):
         with pytest.raises(IndexError):
-            terminal.show_view(samples.finished(), number)
+            show_view(samples.finished(), number)
 
 
 def test_what_an_agent_wrote_is_text_and_no_markup() -> None:
-    text = shown(terminal.show_view(samples.finished(), 7), width=200)
+    text = shown(show_view(samples.finished(), 7), width=200)
 
     assert samples.HOSTILE in text
 
