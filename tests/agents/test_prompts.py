@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 
 from llmzero_hpc import shipped
 from llmzero_hpc.agents.base import ProposalRequest, Sibling, StopRequest
-from llmzero_hpc.agents.llm import facts, plots, prompts, samples, trial
+from llmzero_hpc.agents.llm import facts, plots, prompts, replies, samples, trial
 from llmzero_hpc.agents.llm.prompts import render
 from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.search.configuration import Bounds
@@ -23,6 +25,8 @@ from llmzero_hpc.search.strategy import StrategyPhase
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic import BaseModel
+
 GOLDEN = Path(__file__).parent / "golden_prompts"
 TEMPLATES = sorted(path for path in shipped.folder("prompts").rglob("*.md") if path.name != "README.md")
 WORDS = " ".join(["unprecedented"] * 60)
@@ -31,6 +35,12 @@ WORDS = " ".join(["unprecedented"] * 60)
 def without_pictures(request: ProposalRequest | StopRequest) -> str:
     agent = "proposer" if isinstance(request, ProposalRequest) else "early_stopper"
     return render(agent, request, vision=False).user
+
+
+def undrawn(agent: prompts.AgentName, request: ProposalRequest | StopRequest) -> prompts.Prompt:
+    """As models that see are told, but with empty pictures: the text is in question."""
+    with mock.patch.object(plots, "draw", lambda order: tuple(b"" for _ in order.pictures)):
+        return render(agent, request)
 
 
 def test_the_prompts_are_the_golden_ones() -> None:
@@ -94,19 +104,19 @@ def large_proposal() -> ProposalRequest:
 def test_a_proposal_of_a_large_search_keeps_to_its_budget() -> None:
     request = large_proposal()
     for kind in (TransitionKind.EVOLVE, TransitionKind.SCRATCH):
-        prompt = render("proposer", replace(request, kind=kind), vision=False)
+        prompt = undrawn("proposer", replace(request, kind=kind))
+        assert len(prompt.images) <= 4
         assert prompt.estimated_tokens <= 12_000
         assert (len(prompt.system.encode()) + len(prompt.user.encode())) / 3.5 <= 12_000
-    assert len(plots.curves(request).pictures) <= 4
 
 
 def test_a_stop_check_in_a_large_search_keeps_to_its_budget() -> None:
     large = large_proposal()
     node = replace(large.parent, id=17)
     request = StopRequest(node, large.series, large.strategy, large.strategy, 0.987, 4800)
-    prompt = render("early_stopper", request, vision=False)
+    prompt = undrawn("early_stopper", request)
+    assert len(prompt.images) <= 2
     assert prompt.estimated_tokens <= 3_000
-    assert len(plots.overlay(request).pictures) <= 2
 
 
 def test_a_scratch_phase_is_told_of_no_checkpoint() -> None:
@@ -194,9 +204,29 @@ def test_with_vision_the_text_names_the_images_in_their_order() -> None:
 @pytest.mark.parametrize("agent", prompts.AGENTS)
 def test_the_format_of_the_reply_is_told_where_it_is_asked_for(agent: prompts.AgentName) -> None:
     request = next(request for name, _, request in trial.situations() if name == agent)
-    told = render(agent, request, vision=False, reply_format="An object with these keys: one, two.")
-    assert "## Reply\n\nAn object with these keys: one, two." in told.system
-    assert "## Reply" not in render(agent, request, vision=False).system
+    told = render(agent, request, vision=False, reply_format='{"type": "object"}')
+    assert 'this JSON Schema, and with nothing else:\n\n```json\n{"type": "object"}\n```' in told.system
+    assert "Schema" not in render(agent, request, vision=False).system
+
+
+@pytest.mark.parametrize(
+    ("agent", "reply"),
+    [
+        ("proposer", replies.ProposerReply),
+        ("early_stopper", replies.EarlyStopperReply),
+        ("error_analyzer", replies.ErrorAnalyzerReply),
+    ],
+)
+def test_every_key_of_the_reply_is_explained(agent: prompts.AgentName, reply: type[BaseModel]) -> None:
+    request = next(request for name, _, request in trial.situations() if name == agent)
+    explained = render(agent, request, vision=False).system.partition("## Reply")[2]
+    assert {f"`{name}`" for name in reply.model_fields} <= set(re.findall(r"`\w+`", explained))
+
+
+def test_a_drawing_that_fails_is_done_without() -> None:
+    with mock.patch.object(sys, "executable", "/bin/false"):
+        prompt = render("early_stopper", samples.stop())
+    assert prompt == render("early_stopper", samples.stop(), vision=False)
 
 
 def test_odd_requests_can_be_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, assert_never, get_args
 
@@ -68,20 +69,23 @@ def render(
         agent: who is asked.
         request: what about, of the agent's own kind.
         vision: draw pictures, in a process of their own; without, `images` is empty and the text does not speak of any.
+            A drawing that fails is done without: the tables say what it would have shown.
         own: a folder with the user's versions of templates; each file in it replaces the shipped one of its name.
-        reply_format: how to reply, for endpoints that are not sent a schema; empty leaves that out.
+        reply_format: the JSON Schema of the reply, for endpoints that do not enforce it; empty leaves it out.
 
     Raises:
         ConfigurationError: a template cannot be rendered; the message says which, where and why.
         MissingDependencyError: matplotlib is not installed and `vision` is asked for.
-        ChildProcessError, subprocess.TimeoutExpired: the process that draws failed.
     """
     order = _order(request) if vision else None
+    try:
+        drawn = plots.draw(order) if order else ()
+    except (ChildProcessError, subprocess.TimeoutExpired):
+        order, drawn = None, ()
     pictures = order.pictures if order else ()
     known = variables(request, pictures) | {"reply_format": reply_format}
     environment = _environment(own)
     system, user = (_rendered(environment, f"{agent}/{part}.md", known) for part in ("system", "user"))
-    drawn = plots.draw(order) if order else ()
     return Prompt(system, user, tuple(Image(picture.name, png) for picture, png in zip(pictures, drawn, strict=True)))
 
 
