@@ -83,3 +83,9 @@ class ControllerError(LLMZeroError):
     """A controller did not start, or did not stop when it was asked to."""
 
     exit_code = 12
+
+
+class ChecksFailedError(LLMZeroError):
+    """`doctor` found something that would stop a search."""
+
+    exit_code = 13

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from llmzero_hpc import __version__
-from llmzero_hpc.cli import control, create, look, run, start
+from llmzero_hpc.cli import control, create, doctor, gc, look, prompts, run, start
 from llmzero_hpc.errors import LLMZeroError
 from llmzero_hpc.store.atomic import storage_error
 
@@ -42,10 +42,13 @@ def _common(
 
 
 create.register(app)
+doctor.register(app)
 run.register(app)
 start.register(app)
 look.register(app)
 control.register(app)
+gc.register(app)
+prompts.register(app)
 
 
 def main() -> None:
