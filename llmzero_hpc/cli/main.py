@@ -47,6 +47,7 @@ run.register(app)
 start.register(app)
 look.register(app)
 control.register(app)
+prompts.register(app)
 gc.register(app)
 prompts.register(app)
 
