@@ -47,7 +47,6 @@ run.register(app)
 start.register(app)
 look.register(app)
 control.register(app)
-prompts.register(app)
 gc.register(app)
 prompts.register(app)
 
