@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from llmzero_hpc import errors
 from llmzero_hpc.agents.playbook.document import page as playbook_page
 from llmzero_hpc.cli.main import INTERRUPTED, USAGE, app
+from llmzero_hpc.cluster.profile import OWN_OPTIONS, REFUSED_OPTIONS, ClusterProfile
 from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.search.configuration import Bounds, Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS, ParameterClass
@@ -32,6 +33,8 @@ from llmzero_hpc.sections import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from typer.models import CommandInfo
 
 FOLDER = Path(__file__).parent
 _WIDTH = 100
@@ -53,6 +56,7 @@ def pages() -> dict[str, str]:
     own = {
         "cli.md": _commands(),
         "search-yaml.md": _settings(),
+        "cluster-profiles.md": _profiles(),
         "exit-codes.md": _exit_codes(),
         "hyperparameters.md": _hyperparameters(),
     }
@@ -74,8 +78,15 @@ the variable `LLMZERO_STATE` names another state folder. [Exit codes](exit-codes
 
 
 def _commands() -> str:
-    names = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
-    return _COMMANDS_HEAD + _help() + "".join(f"\n## {name}\n\n{_help(name)}" for name in names)
+    names = [(_name(command),) for command in app.registered_commands]
+    for group in app.registered_groups:
+        inside = group.typer_instance.registered_commands if group.typer_instance else []
+        names += [(str(group.name), _name(command)) for command in inside]
+    return _COMMANDS_HEAD + _help() + "".join(f"\n## {' '.join(name)}\n\n{_help(*name)}" for name in names)
+
+
+def _name(command: CommandInfo) -> str:
+    return command.name or getattr(command.callback, "__name__", "")
 
 
 def _help(*command: str) -> str:
@@ -201,6 +212,8 @@ def _type(hint: Any) -> str:
         return "section below" if _is_section(arguments[0]) else (", or " if "," in parts[0] else " or ").join(parts)
     if origin is dict:
         return "keys with values"
+    if origin is tuple:
+        return f"list of {_type(arguments[0])}"
     return _TYPES.get(hint, "section below")
 
 
@@ -216,7 +229,48 @@ def _default(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if value == ():
+        return "`[]`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+_PROFILES_HEAD = """\
+# Cluster profiles
+
+A cluster profile says how jobs are asked for on one cluster, once for all searches: a YAML file of profiles by their
+names. `cluster.profile` in [search.yaml](search-yaml.md) chooses one, `cluster.profiles` names the file; without it
+that is the one in the variable `LLMZERO_PROFILES`, or `~/.config/llmzero-hpc/profiles.yaml`. Relative paths are taken
+from the file's folder. A search takes its machines, GPUs and threads from its profile.
+
+`llmzero-hpc init --slurm FOLDER` writes one to start from. `llmzero-hpc doctor --profile NAME` proves one: it asks
+Slurm whether it would take such a job, runs a small one, and says what to change. `llmzero-hpc run search.yaml
+--dry-run` shows the whole script. What the script does before it starts Python is in `slurm_templates/job_setup.sh`,
+which `cluster.templates` may replace.
+
+## Options
+
+Every option may be left out, and is then not passed to sbatch. Values are data: none of them can leave its place in
+the script. Only `setup` is shell, one line an entry, run as it stands.
+
+"""
+_SBATCH_HEAD = """
+### What `sbatch_options` refuses
+
+Options that a profile has a name of its own for, and those that the controller needs to find, repeat and end its jobs.
+
+"""
+_EXAMPLES_HEAD = """
+## Examples
+
+```yaml
+"""
+
+
+def _profiles() -> str:
+    options = [*((name, f"use {own}") for name, own in OWN_OPTIONS.items()), *REFUSED_OPTIONS.items()]
+    refused = _table(("option", "why"), ((f"`{name}`", why) for name, why in sorted(options)))
+    examples = (FOLDER / "data" / "cluster-profiles.yaml").read_text(encoding="utf-8")
+    return _PROFILES_HEAD + _keys(ClusterProfile) + _SBATCH_HEAD + refused + _EXAMPLES_HEAD + examples + "```\n"
 
 
 def _exit_codes() -> str:

@@ -32,7 +32,10 @@ def test_commands_and_options_exist(document: Path) -> None:
         name, *words = line.replace("[", " ").replace("]", " ").split()
         name = name.strip(".,;:")
         assert name in COMMANDS, f"{document.name}: llmzero-hpc {line}"
-        known = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+        command = COMMANDS[name]
+        if words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words[0]]
+        known = {option for parameter in command.params for option in parameter.opts}
         options = {word.strip(".,;:") for word in words if word.startswith("--")}
         assert options <= known | {"--help"}, f"{document.name}: llmzero-hpc {line}"
 
