@@ -32,13 +32,19 @@ def init(
     rehearsal: Annotated[
         bool, typer.Option("--rehearsal", help="For a rehearsal: nothing is trained, scores are made up.")
     ] = False,
+    slurm: Annotated[bool, typer.Option("--slurm", help="For a Slurm cluster: with cluster profiles.")] = False,
 ) -> None:
     """Write a search.yaml to start from; nothing that is there is overwritten."""
-    if own_data and rehearsal:
-        raise ConfigurationError("--own-data and --rehearsal exclude each other", "choose one")
+    chosen = [
+        name
+        for name, is_chosen in (("--own-data", own_data), ("--rehearsal", rehearsal), ("--slurm", slurm))
+        if is_chosen
+    ]
+    if len(chosen) > 1:
+        raise ConfigurationError(f"{' and '.join(chosen)} exclude each other", "choose one")
     if folder.is_file():
         raise ConfigurationError(f"{folder} is a file, not a folder", "choose another: `llmzero-hpc init FOLDER`")
-    kind = "own" if own_data else "rehearsal" if rehearsal else "chains"
+    kind = "own" if own_data else "rehearsal" if rehearsal else "slurm" if slurm else "chains"
     names = sorted(entry.name for entry in (_TEMPLATES / kind).iterdir())
     for name in names:
         with refusals("reading", folder):
@@ -51,5 +57,11 @@ def init(
     for name in names:
         write_bytes(folder / name, template(kind, name).encode())
         typer.echo(f"wrote {folder / name}")
+    settings = folder / "search.yaml"
+    if slurm:
+        typer.echo(f"  next: put your account and partition into {folder / 'profiles.yaml'}, then one by one")
+        for step in ("doctor {}", "run {} --dry-run", "start {}"):
+            typer.echo(f"    llmzero-hpc {step.format(settings)}")
+        return
     first = "say where your model and data are" if own_data else "read it"
-    typer.echo(f"  next: {first}, then `llmzero-hpc run {folder / 'search.yaml'} --dry-run`")
+    typer.echo(f"  next: {first}, then `llmzero-hpc run {settings} --dry-run`")

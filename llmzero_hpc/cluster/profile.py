@@ -36,7 +36,7 @@ _LONG_OPTION = r"[a-z][a-z0-9]*(-[a-z0-9]+)+|[a-z][a-z0-9]+"
 _SECRET = r"(.*_)?(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)"  # noqa: S105 - it recognises names
 _CLOCK = r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?"
 
-_OWN_OPTIONS = {
+OWN_OPTIONS = {
     "account": "account",
     "partition": "partition",
     "qos": "qos",
@@ -56,7 +56,7 @@ _OWN_OPTIONS = {
     "nice": "cluster.nice in search.yaml",
 }
 """Options of sbatch that are set through an option of the profile."""
-_REFUSED_OPTIONS = {
+REFUSED_OPTIONS = {
     **dict.fromkeys(("job-name", "comment", "output", "error", "input", "open-mode"), "jobs are found again by it"),
     **dict.fromkeys(
         ("ntasks", "ntasks-per-node", "ntasks-per-core", "ntasks-per-socket", "ntasks-per-gpu", "tasks-per-node"),
@@ -219,10 +219,10 @@ class ClusterProfile(Section):
             place = f"sbatch_options.{name}"
             if not re.fullmatch(_LONG_OPTION, name):
                 raise _refusal("sbatch_options", name, "is no long option", "write it like `mail-type`, without --")
-            if name in _OWN_OPTIONS:
-                raise Mistake(f"{place} has a place of its own", f"set {_OWN_OPTIONS[name]} instead")
-            if name in _REFUSED_OPTIONS:
-                raise Mistake(f"{place} cannot be set: {_REFUSED_OPTIONS[name]}", "remove it")
+            if name in OWN_OPTIONS:
+                raise Mistake(f"{place} has a place of its own", f"set {OWN_OPTIONS[name]} instead")
+            if name in REFUSED_OPTIONS:
+                raise Mistake(f"{place} cannot be set: {REFUSED_OPTIONS[name]}", "remove it")
             _one_line(place, str(value))
             if "\\" in str(value):
                 raise _refusal(place, str(value), "has a backslash, which sbatch would drop")

@@ -101,6 +101,16 @@ def test_for_people(doctor: Doctor) -> None:
     assert said.err == ""
 
 
+def test_what_init_writes_works_at_once(doctor: Doctor) -> None:
+    said = doctor.command("init", "--slurm", "new")
+    assert said.code == 0
+    # on this cluster, jobs need no more than the user's default account
+    for step in (["doctor", "new/search.yaml", "--quick"], ["run", "new/search.yaml", "--dry-run"]):
+        assert f"llmzero-hpc {step[0]} new/search.yaml" in said.out
+        assert doctor.command(*step).code == 0
+    assert "llmzero-hpc start new/search.yaml" in said.out
+
+
 BAD_PROFILES: list[tuple[dict[str, Any], str, str]] = [
     ({"partition": "nowhere"}, "partition: nowhere: Slurm says: invalid partition specified: nowhere", "submission"),
     ({"account": "nobody"}, "account: nobody: Slurm says: ", "submission"),
@@ -124,6 +134,12 @@ BAD_PROFILES: list[tuple[dict[str, Any], str, str]] = [
     ({"partition": "closed"}, "partition: closed is DOWN", "partition"),
     ({"setup": ["if true; then"]}, "setup: line 2: syntax error: unexpected end of file", "setup"),
 ]
+
+
+def test_init_with_options_that_exclude_each_other(command: CommandLine) -> None:
+    said = command.refused("init", "--slurm", "--own-data")
+    assert said.code == 3
+    assert "--own-data and --slurm exclude each other" in said.err
 
 
 @pytest.fixture(scope="module")

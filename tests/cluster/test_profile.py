@@ -156,6 +156,24 @@ def test_numbers_of_the_environment_are_text(write: Write) -> None:
     assert read_profile("a", write("a: {environment: {THREADS: 8}}")).environment == {"THREADS": "8"}
 
 
+ROOT = Path(__file__).parents[2]
+SHIPPED = [
+    (path, name)
+    for path in (ROOT / "docs/data/cluster-profiles.yaml", ROOT / "llmzero_hpc/cli/templates/slurm/profiles.yaml")
+    for name in yaml.safe_load(path.read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.parametrize(("path", "name"), SHIPPED, ids=[f"{path.stem}-{name}" for path, name in SHIPPED])
+def test_profiles_that_people_start_from(path: Path, name: str) -> None:
+    profile = read_profile(name, path)
+    assert profile != ClusterProfile()
+    # what is commented out works, too
+    text = re.sub(r"^( +)# (\w+:)", r"\1\2", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert set(yaml.safe_load(text)[name]) <= set(ClusterProfile.model_fields)
+    ClusterProfile.model_validate(yaml.safe_load(text)[name])
+
+
 def search(**hardware: Any) -> SearchConfig:
     text = "{name: s, trainer: trl, model: m, task: {name: chains}, cluster: {kind: slurm, profile: big}}"
     return SearchConfig.model_validate(yaml.safe_load(text) | {"hardware": hardware})
