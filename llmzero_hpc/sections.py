@@ -242,7 +242,7 @@ class Notify(Section):
     """Who is told when the search ends, stalls or needs a decision."""
 
     mail: Annotated[str, Field(pattern=r"^[^@\s;,<>\"'`$()|&]+@[A-Za-z0-9.-]+$")] | None = None
-    """Address; the mail is sent by Slurm's own mail service, or by `mail` where there is no Slurm."""
+    """Address; `mail` or `sendmail` where the controller runs writes to it, and Slurm when a controller's job ends."""
     webhook_env: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     """Environment variable that holds a URL; a JSON object with `text` is posted there (Slack, Mattermost, Teams)."""
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -15,9 +16,11 @@ from llmzero_hpc.cluster.controller_job import own_job
 from llmzero_hpc.cluster.registry import make_cluster
 from llmzero_hpc.controller.desk import Desk
 from llmzero_hpc.controller.house import House
+from llmzero_hpc.controller.notify import Moment, Notice, Notifier, channels
 from llmzero_hpc.controller.submission import Submission
 from llmzero_hpc.controller.tick import Controller, Outcome
 from llmzero_hpc.controller.views import Views
+from llmzero_hpc.errors import LeaseError, LLMZeroError, StorageError
 from llmzero_hpc.sections import LocalClusterConfig
 from llmzero_hpc.store import control
 from llmzero_hpc.store.daemon_file import Heartbeat, read_heartbeat, write_heartbeat
@@ -72,6 +75,7 @@ class Daemon:
         config = directory.record.config
         agents = make_agents(config, directory)
         self._directory = directory
+        self._name = config.name
         self._clock = clock
         self._by_cron = by_cron
         self._wake = threading.Event()
@@ -94,6 +98,7 @@ class Daemon:
         trainer = make_trainer(config.trainer)
         self._cluster = cluster = make_cluster(config, directory.root)
         self.views = Views(directory.root, live=config.live_views)
+        self._notifier = Notifier(directory, channels(config.notify, os.environ), clock)
         self._desk = Desk()
         self.controller = Controller(
             House(
@@ -113,9 +118,16 @@ class Daemon:
         """Itself; the lease is held since construction."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Let go of the lease; running phases go on."""
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Let go of the lease; running phases go on. People are told of an error that ends the controller."""
         self._desk.close()
+        lost = isinstance(error, LeaseError)
+        if isinstance(error, Exception):
+            why = error.message if isinstance(error, LLMZeroError) else f"a bug ({type(error).__name__})"
+            key = f"lost-{self._lease.token}" if lost else f"ended-{why}"
+            self._notifier.tell(Notice(key, f"The controller of {self._name} on {socket.gethostname()} ended: {why}."))
+        with suppress(StorageError) if error else nullcontext():
+            self._notifier.close(ours=not lost)
         self._lease.release()
 
     @property
@@ -136,6 +148,7 @@ class Daemon:
         outcome = self.controller.tick()
         self._ticks += 1
         self._beat(outcome)
+        self._notifier.look(self._moment(outcome))
         return outcome
 
     def loop(self, after_tick: Callable[[Outcome], None] | None = None) -> LoopEnd:
@@ -167,6 +180,19 @@ class Daemon:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signal = number
         self._wake.set()
+
+    def _moment(self, outcome: Outcome) -> Moment:
+        account = self.controller.account()
+        return Moment(
+            now=self._clock(),
+            tree=self.controller.tree,
+            finished=outcome.finished,
+            paused=control.is_paused(self._directory),
+            refusal=(account.refusal or "") if account.iterations_left > 0 else "",
+            words=self.controller.words(),
+            error=self.controller.cluster_error,
+            error_since=self._error_since,
+        )
 
     def _beat(self, outcome: Outcome) -> None:
         error = self.controller.cluster_error

@@ -78,6 +78,10 @@ class Controller:
         finished = self._is_over() and not waiting_for
         return Outcome(finished, stop_requested=False, waiting_for="the search is over" if finished else waiting_for)
 
+    def words(self) -> dict[int, str]:
+        """What the cluster says of phases that wait, by node; for people."""
+        return {node.id: words for node in self.tree.active() if (words := self._jobs.words(node))}
+
     def account(self) -> Account:
         """The budget as it stands."""
         now, dollars = self._state.clock(), self._house.agents.spent()

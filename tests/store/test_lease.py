@@ -416,7 +416,7 @@ def test_every_torn_length_is_refused_until_somebody_takes_over(directory: Searc
 def test_what_killed_processes_left_is_swept_later(directory: SearchDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     from llmzero_hpc.store import lease as module
 
-    leftovers = [directory.root / name for name in (".tmp-tree.json-1-ab", ".lease-12")]
+    leftovers = [directory.root / name for name in (".tmp-report.html-1-ab", ".lease-12")]
     for leftover in leftovers:
         leftover.touch()
     lease = Lease.acquire(directory)
