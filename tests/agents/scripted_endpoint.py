@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that came in. `number` counts from 1."""
+    """A request that came in. `number` counts from 1; names of headers are in lower case."""
 
     number: int
     path: str
@@ -73,7 +73,7 @@ class Said:
     """Seconds between single spaces that are sent instead of a body, until the other side has had enough."""
 
 
-def refusal(status: int, message: str, **headers: str) -> Said:
+def refusal(status: int, message: str = "no", **headers: str) -> Said:
     """An error as OpenAI and vLLM send it."""
     return Said(status=status, error=message, headers={key.replace("_", "-"): value for key, value in headers.items()})
 
@@ -125,7 +125,8 @@ class ScriptedEndpoint:
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         body = json.loads(handler.rfile.read(int(handler.headers.get("Content-Length", 0))))
         with self._lock:
-            asked = Asked(len(self.asked) + 1, handler.path, dict(handler.headers), body)
+            headers = {key.lower(): value for key, value in handler.headers.items()}
+            asked = Asked(len(self.asked) + 1, handler.path, headers, body)
             self.asked.append(asked)
         said = self.script(asked)
         if said.before is not None:
