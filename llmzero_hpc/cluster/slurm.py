@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from llmzero_hpc.cluster.base import Cluster, JobObservation, JobRequest, Preview
 from llmzero_hpc.cluster.job_environment import scrubbed
-from llmzero_hpc.cluster.job_script import job_script
+from llmzero_hpc.cluster.job_script import interpreter, job_script
 from llmzero_hpc.cluster.phase_job import PhaseJob
 from llmzero_hpc.cluster.processes import job_folder
 from llmzero_hpc.cluster.ray_cluster import write_ray_scripts
@@ -22,6 +23,7 @@ from llmzero_hpc.cluster.slurm_accounting import Accounting
 from llmzero_hpc.cluster.slurm_calls import LOG, Fate, SubmitCall, calls_in, prepare
 from llmzero_hpc.cluster.slurm_commands import SlurmCommands
 from llmzero_hpc.cluster.slurm_queue import QUEUE_FORMAT, QueuedJob, parse_queue
+from llmzero_hpc.cluster.slurm_refusals import refusal
 from llmzero_hpc.cluster.slurm_submit import KILL_AFTER_SECONDS, request_of, with_pickup
 from llmzero_hpc.errors import ClusterError, ConfigurationError, MissingDependencyError, StorageError
 from llmzero_hpc.search.node import Job
@@ -70,6 +72,7 @@ class SlurmCluster(Cluster):
         self._commands = SlurmCommands(self.calls, query_timeout_seconds, clock)
         self._accounting = Accounting(self._commands, clock)
         self._endings: dict[str, JobObservation] = {}
+        self.time_limit_seconds = 60.0 * (settings.time_limit_minutes or profile.time_limit_minutes)
 
     def submit(self, request: JobRequest) -> Job:
         """Hand a job to sbatch, in a process of its own; takes about a second, and at most the timeout for sbatch."""
@@ -85,7 +88,7 @@ class SlurmCluster(Cluster):
         except (OSError, StorageError) as error:
             raise ClusterError(f"{request.name} cannot be submitted: {error}") from error
         if fate is Fate.GIVEN_UP:
-            raise ClusterError(f"Slurm refused {request.name}: {words}")
+            raise ClusterError(f"Slurm refused {request.name}: {self._refusal(words)}")
         raise ClusterError(f"whether Slurm accepted {request.name} is not known: {words}", "it is asked by the name")
 
     def preview(self, request: JobRequest) -> Preview:
@@ -95,8 +98,8 @@ class SlurmCluster(Cluster):
         text = with_pickup(script, folder).text(folder)
         answer = self._commands.run("sbatch", "--test-only", text=text, slurm_times=False)
         if answer.exit_code:
-            raise ClusterError(f"Slurm would refuse {request.name}: {answer.complaint}")
-        return Preview(text, answer.complaint)
+            raise ClusterError(f"Slurm would refuse {request.name}: {self._refusal(answer.complaint)}")
+        return Preview(text, _estimate(answer.complaint))
 
     def find(self, name: str, directory: Path) -> Job | None:
         """The job as its submission folder shows it, or else as Slurm does.
@@ -124,7 +127,8 @@ class SlurmCluster(Cluster):
             return {}
         rows = {(row.name, row.job_id): row for row in self._queue([job.name for job in jobs])}
         ids = {job.name: job.job_id for job in jobs}
-        self._cancel_strays([row for row in rows.values() if ids[row.name] != row.job_id])
+        # The phase of a stuck job goes on in another.
+        self._cancel_strays([row for row in rows.values() if ids[row.name] != row.job_id or row.is_stuck])
         queued = {job.name: row for job in jobs if (row := rows.get((job.name, job.job_id))) is not None}
         self._accounting.update(jobs, queued)
         self.keeps_accounts = self._accounting.is_kept
@@ -138,6 +142,9 @@ class SlurmCluster(Cluster):
         answer = self._commands.run("scancel", f"--name={job.name}", job.job_id)
         if answer.exit_code and not any(words in answer.complaint for words in _HARMLESS):
             raise self._commands.failed("slurmctld", answer.complaint)
+
+    def _refusal(self, words: str) -> str:
+        return refusal(self._settings.profile, self._profile, words)
 
     def _script(self, request: JobRequest) -> JobScript:
         try:
@@ -155,10 +162,11 @@ class SlurmCluster(Cluster):
             ray = write_ray_scripts(folder, request.nodes, self._settings.templates) if request.plan.ray else ""
         except ConfigurationError as error:
             raise ClusterError(error.message, error.next_step) from error
+        python = interpreter(self._profile)
         job = PhaseJob(
             name=request.name,
             directory=str(request.directory.resolve()),
-            command=list(request.plan.command),
+            command=[python if word == sys.executable else word for word in request.plan.command],
             environment=dict(request.plan.environment),
             attempt=request.attempt,
             devices=request.devices,
@@ -238,7 +246,7 @@ class SlurmCluster(Cluster):
         return _job(name, call, job_id) if fate is Fate.ACCEPTED else None
 
     def _cancel_strays(self, rows: Sequence[QueuedJob]) -> None:
-        """Jobs of calls that were given up: Slurm took them late, they will not run, and need not wait for that."""
+        """Jobs that will never run: of calls that were given up and Slurm took late, or stuck."""
         for row in rows:
             if row.is_live:
                 self.cancel(Job(row.job_id, row.name, row.submitted_at or 0.0))
@@ -247,6 +255,12 @@ class SlurmCluster(Cluster):
         # Slurm forgets what has ended before this controller does, and the books may be closed just then.
         seen = row.observation() if row else self._accounting.ending(job) or self._endings.get(job.name)
         return None if seen is None else replace(seen, charge=self._accounting.charge(job))
+
+
+def _estimate(complaint: str) -> str:
+    """`--test-only` speaks of a job by an id that it will not have."""
+    said = re.search(r"to start (at \S+) using .* on nodes (\S+) in partition (\S+)", complaint)
+    return f"{said[1]} on {said[2]} of partition {said[3]}" if said else complaint
 
 
 def _job(name: str, call: SubmitCall, job_id: str) -> Job:

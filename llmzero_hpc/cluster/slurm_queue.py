@@ -40,6 +40,11 @@ class QueuedJob:
         state = state_of(self.state)
         return state is None or state.is_live
 
+    @property
+    def is_stuck(self) -> bool:
+        """Slurm could not start it, has put it back into the queue, and holds it there until somebody comes."""
+        return self.state == "PENDING" and self.reason.replace("_", " ") == "launch failed requeued held"
+
     def observation(self) -> JobObservation:
         """What it says of the job, without the cost."""
         state = state_of(self.state) or JobState.PENDING
