@@ -206,5 +206,5 @@ def show_plan(config: SearchConfig, root: Path, *, as_json: bool) -> None:
         typer.echo(f"    {key:<24}{value}")
     limits = {key: value for key, value in config.budget.model_dump().items() if value is not None}
     typer.echo("  budget: " + ", ".join(f"{value:g} {key.replace('_', ' ')}" for key, value in limits.items()))
-    typer.echo(f"  its job, which would start {job.estimate}:\n")
+    typer.echo(f"  its job, which would start {job.estimate} if it were submitted now:\n")
     typer.echo(job.script)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
@@ -107,12 +108,14 @@ class Cluster(ABC):
     has told nothing, and changes nothing.
 
     `calls` counts the commands sent to the cluster, by name, for people; `keeps_accounts` says whether `observe` may
-    bring a `Charge` for jobs that have ended, so that it is worth asking for them again; time limits are rounded down
-    to multiples of `time_limit_grain_seconds`, and none is shorter than that.
+    bring a `Charge` for jobs that have ended, so that it is worth asking for them again. Time limits are rounded down
+    to multiples of `time_limit_grain_seconds`, none is shorter than that, and a request without one gets
+    `time_limit_seconds`.
     """
 
     keeps_accounts: bool = False
     time_limit_grain_seconds: float = 1.0
+    time_limit_seconds: float = math.inf
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()

@@ -74,8 +74,14 @@ class Counsel:
 
     def _ask_what_is_due(self, now: float) -> None:
         tree, agents, desk = self._state.tree, self._agents, self._desk
+        asked: set[tuple[TransitionKind, int | None]] = set()
         for node in tree.active():
             if node.status is NodeStatus.PLANNED:
+                # Of two siblings the second is asked for once the first is known, or they would be the same.
+                family = (node.kind, None if node.kind is TransitionKind.SCRATCH else node.parent)
+                if family in asked:
+                    continue
+                asked.add(family)
                 if node.kind is TransitionKind.DEBUG:
                     log, marker = self._progress.log_tail(node.repairs), self._progress.marker(node.repairs)
                     failure = self._questions.failure(tree, node, log, marker)

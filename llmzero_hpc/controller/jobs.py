@@ -60,6 +60,8 @@ class Jobs:
         self._progress = progress
         self._owes = owes
         self._tick_seconds = config.tick_seconds
+        minutes = config.cluster.time_limit_minutes
+        self._longest_seconds = house.cluster.time_limit_seconds if minutes is None else 60 * minutes
         self._accounting_seconds = slurm.accounting_seconds if slurm else 0.0
         self._retries: dict[str, tuple[int, float]] = {}
         self._words: dict[str, str] = {}
@@ -77,6 +79,7 @@ class Jobs:
         seconds = affordable_seconds(account, self.policy.devices, places)
         if seconds is None:
             return None
+        seconds = min(seconds, self._longest_seconds)
         grain = self._cluster.time_limit_grain_seconds
         return seconds // grain * grain * self.policy.devices
 

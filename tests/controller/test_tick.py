@@ -456,3 +456,16 @@ def test_nothing_is_submitted_while_the_disk_is_full(world: World, monkeypatch: 
     free = 3e9
     world.tick()
     assert len(world.cluster.submissions) == 1
+
+
+def test_siblings_in_flight_know_of_each_other(tmp_path: Path) -> None:
+    world = World(tmp_path / "search", small_config(max_parallel_phases=3))
+    world.tick()
+    world.train(world.live()[0], [0.3, 0.3, 0.3, 0.3])
+    world.end(world.live()[0])
+    for _ in range(4):
+        world.tick()
+    children = world.tree.children(0)
+    assert len([node for node in children if node.status is NodeStatus.PENDING]) >= 2
+    configurations = [node.configuration for node in children]
+    assert all(one != other for one, other in itertools.combinations(configurations, 2))
