@@ -1,8 +1,8 @@
 """The form of replies: what a model may say at all, as pydantic models and as the JSON schemas made from them.
 
 Nothing in a reply is more than a number, a switch, a name from a list, a key, or one line of text for people to read.
-The schemas keep to what servers enforce alike: everything bounded, patterns rather than lengths of text, every key
-required, nothing beside them, and no reference to follow.
+The schemas keep to what servers enforce alike: lists and texts bounded, patterns rather than lengths of text, every
+key required, nothing beside them, and no reference to follow.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MOST_PROBLEMS = 8
 _OBJECT = re.compile(r"\{\s*[\"}]")
 _THOUGHTS_BEGIN, _THOUGHTS_END = "<think>", "</think>"
 _KEY = r"^[A-Za-z_][A-Za-z0-9_.]{0,99}$"
-_WORD = r"^[A-Za-z0-9_.,\-]{1,200}$"
+_WORD = r"^[A-Za-z0-9_.,\-]{1,100}$"
 _METRIC = r"^[A-Za-z0-9_][A-Za-z0-9_./@ \-]{0,99}$"
 
 
@@ -51,9 +51,14 @@ def _one_line(limit: int) -> Callable[[Any], Any]:
     return clean
 
 
-def _line_form(limit: int) -> dict[str, str]:
-    """Plain ASCII without quotes: what every server's grammar holds to. Other text is taken as well."""
-    return {"type": "string", "pattern": rf"^[ !#-\[\]-~]{{0,{limit}}}$"}
+def _line_form(hundreds: int) -> dict[str, str]:
+    """Plain ASCII without quotes: what every server's grammar holds to. Other text is taken as well.
+
+    By hundreds, as xgrammar 0.2.8 fails on more than 128 repetitions in a pattern; in this form there is one way only
+    to read a text, so that no engine backtracks.
+    """
+    character = r"[ !#-\[\]-~]"
+    return {"type": "string", "pattern": f"^({character}{{100}}){{0,{hundreds - 1}}}{character}{{0,100}}$"}
 
 
 def _known(name: str) -> str:
@@ -71,17 +76,18 @@ def _checked(value: float | str) -> float | str:
     return value
 
 
-Sentence = Annotated[str, BeforeValidator(_one_line(300)), WithJsonSchema(_line_form(300))]
-Paragraph = Annotated[str, BeforeValidator(_one_line(1200)), WithJsonSchema(_line_form(1200))]
+Sentence = Annotated[str, BeforeValidator(_one_line(300)), WithJsonSchema(_line_form(3))]
+Paragraph = Annotated[str, BeforeValidator(_one_line(1200)), WithJsonSchema(_line_form(12))]
 Step = Annotated[int, Strict(), Field(ge=0, le=_LAST_STEP)]
-Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, strict=True)]
+Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, strict=True), WithJsonSchema({"type": "number"})]
+"""Without limits in the schema: with them xgrammar knows neither exponents nor a seventh decimal, and 3e-07 is zero."""
 Name = Annotated[str, Strict(), AfterValidator(_known), WithJsonSchema({"type": "string", "enum": [*HYPERPARAMETERS]})]
 Value = Annotated[
     bool | int | float | str,
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST},
+                {"type": "number"},
                 {"type": "boolean"},
                 {"type": "string", "pattern": _WORD},
             ]
