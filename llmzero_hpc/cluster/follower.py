@@ -13,6 +13,7 @@ from llmzero_hpc.cluster.head_file import HeadReader, HeadWord
 from llmzero_hpc.cluster.job_environment import job_id, restart_count
 from llmzero_hpc.cluster.processes import kill_stragglers
 from llmzero_hpc.cluster.ray_cluster import RayNode, ray_environment
+from llmzero_hpc.cluster.reaper import reaped
 from llmzero_hpc.store.atomic import create_bytes, remove
 from llmzero_hpc.store.phase_directory import AttemptDirectory
 
@@ -46,15 +47,16 @@ class Follower:
         word, presence = self._head.read(), self._attempt.present(self._restart, self._rank)
         if word is None or word.job_id != job_id() or not create_bytes(presence, b""):
             return
-        try:
-            while self._is_wanted():
-                self._serve(self._head.read())
-                time.sleep(self._job.watch_seconds)
-        finally:
-            kill_stragglers(self._run)
-            if self._ray:
-                self._ray.remove()
-            remove(presence)
+        with reaped(self._run, self._job.directory):
+            try:
+                while self._is_wanted():
+                    self._serve(self._head.read())
+                    time.sleep(self._job.watch_seconds)
+            finally:
+                kill_stragglers(self._run)
+                if self._ray:
+                    self._ray.remove()
+                remove(presence)
 
     def _serve(self, word: HeadWord | None) -> None:
         """Join the head's Ray once it listens. Whether this one lives is for the trainer to see."""

@@ -13,9 +13,11 @@ from typing import IO, TYPE_CHECKING, Literal
 from llmzero_hpc.cluster.claim import is_superseded, take_claim
 from llmzero_hpc.cluster.command import TIME_LIMIT, Command
 from llmzero_hpc.cluster.head_file import HeadFile
-from llmzero_hpc.cluster.job_environment import job_id, own_address, restart_count, seconds_left
+from llmzero_hpc.cluster.job_environment import job_id, own_address, restart_count
 from llmzero_hpc.cluster.processes import kill_stragglers
 from llmzero_hpc.cluster.ray_cluster import RayNode, create_token, ray_environment, wait_for_nodes
+from llmzero_hpc.cluster.reaper import reaped
+from llmzero_hpc.cluster.time_left import seconds_left
 from llmzero_hpc.cluster.watch import looking
 from llmzero_hpc.errors import ClusterError, StorageError
 from llmzero_hpc.store.atomic import remove
@@ -66,16 +68,20 @@ class Head:
             return 0
         started_at, checkpoints = time.time(), self._checkpoints()
         with self._attempt.trainer_log.open("ab", buffering=0) as log:
-            with looking(self._job.watch_seconds, self._look):
-                exit_code = self._train(log)
-            self._clear_up()
+            # On one's own machine the cluster finds a command that lost its phase job, and cancels it.
+            reaper = reaped(self._run, self._job.directory) if job_id() else contextlib.nullcontext()
+            with looking(self._job.watch_seconds, self._look), reaper:
+                try:
+                    exit_code = self._train(log)
+                finally:
+                    self._clear_up()
             if self._superseded:
                 return exit_code
             outcome = self._outcome(exit_code)
             if self._command.stop_cause:
                 _note(log, f"ended: {self._command.stop_cause}")
             if outcome == "terminated" and self._command.stop_cause == signal.SIGUSR2.name and callable(requeue):
-                if self._is_time_up(started_at) and self._checkpoints() <= checkpoints:
+                if self._is_time_up() and self._checkpoints() <= checkpoints:
                     _note(log, "not queued again: no checkpoint was gained before the time limit")
                     outcome = "time_limit"
                 else:
@@ -146,11 +152,9 @@ class Head:
         except OSError:
             return set()
 
-    def _is_time_up(self, started_at: float) -> bool:
+    def _is_time_up(self) -> bool:
         """Whether the signal came for the time limit; where nobody knows the limit, it may have."""
-        left, limit = seconds_left(), self._job.time_limit_seconds
-        if left is None and limit is not None:
-            left = started_at + limit - time.time()
+        left = seconds_left(job_id())
         return left is None or left <= self._job.signal_seconds + _SIGNAL_SLACK_SECONDS
 
     def _ask_for_requeue(self, requeue: Requeue, log: IO[bytes]) -> None:

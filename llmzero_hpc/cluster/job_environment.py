@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,12 +37,6 @@ def rank() -> int:
 def job_id() -> str:
     """Slurm's number of this job; empty elsewhere."""
     return os.environ.get("SLURM_JOB_ID", "")
-
-
-def seconds_left() -> float | None:
-    """Until Slurm's time limit; None where Slurm has not said."""
-    ends_at = _number("SLURM_JOB_END_TIME")
-    return None if ends_at is None else ends_at - time.time()
 
 
 def cpus_here() -> int:

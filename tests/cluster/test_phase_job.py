@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,11 +12,13 @@ from cluster_contract import WAITS, log_of, marker_of, processes_in, request, un
 from phase_jobs import REQUEUED, started
 
 from llmzero_hpc.cluster.claim import is_superseded, read_claim, take_claim
-from llmzero_hpc.cluster.job_environment import restart_count, scrubbed, seconds_left
+from llmzero_hpc.cluster.job_environment import restart_count, scrubbed
+from llmzero_hpc.cluster.time_left import parsed_duration
 from llmzero_hpc.store.marker import Marker, read_marker, write_marker
 from llmzero_hpc.store.phase_directory import AttemptDirectory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SAVES = """
@@ -29,21 +31,37 @@ print("up", flush=True)
 time.sleep(600)
 """
 SAYS_RUN = "import os; print(os.environ['LLMZERO_RESTART'], flush=True)\n" + WAITS
-LONG = {"SLURM_JOB_END_TIME": str(int(time.time()) + 86400)}
-SOON = {"SLURM_JOB_END_TIME": str(int(time.time()) + 60)}
+LONG, SOON, UNKNOWN = "1-00:00:00", "1:30", "INVALID"
 
 
-def test_preemption_stops_the_command_and_leaves_the_end_to_the_requeued_job(tmp_path: Path) -> None:
+@pytest.fixture
+def slurm(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """The environment of a job to which squeue says how much time is left."""
+
+    def environment(left: str) -> dict[str, str]:
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        squeue = folder / "squeue"
+        squeue.write_text(f'#!/bin/sh\n[ "$*" = "--noheader --jobs=7 --format=%L" ] && echo {left}\n')
+        squeue.chmod(0o755)
+        return {"PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+
+    return environment
+
+
+def test_preemption_stops_the_command_and_leaves_the_end_to_the_requeued_job(
+    tmp_path: Path, slurm: Callable[[str], dict[str, str]]
+) -> None:
     wanted = request(tmp_path, "lz-a-0-1", SAYS_RUN)
-    first = started(wanted, **LONG)
+    first = started(wanted, **slurm(LONG))
     until(lambda: log_of(wanted) == "0\n", "the command")
     first.send_signal(signal.SIGUSR2)
     assert first.wait() == REQUEUED
     assert processes_in(tmp_path) == []
     assert marker_of(wanted) is None
     # The same run is over; the requeued job makes a new one.
-    assert started(wanted, **LONG).wait() == 0
-    second = started(wanted, SLURM_RESTART_COUNT="1", **LONG)
+    assert started(wanted, **slurm(LONG)).wait() == 0
+    second = started(wanted, SLURM_RESTART_COUNT="1", **slurm(LONG))
     until(lambda: log_of(wanted).splitlines()[-1] == "1", "the command again")
     claim = read_claim(AttemptDirectory(wanted.directory))
     assert claim is not None
@@ -58,23 +76,22 @@ def test_preemption_stops_the_command_and_leaves_the_end_to_the_requeued_job(tmp
 
 
 @pytest.mark.parametrize(
-    ("program", "environment", "code", "outcome"),
+    ("program", "left", "code", "outcome"),
     [
         (SAVES, SOON, REQUEUED, None),
-        (SAVES, {}, REQUEUED, None),
+        (SAVES, UNKNOWN, REQUEUED, None),
         (SAYS_RUN, SOON, 128 + signal.SIGTERM, "time_limit"),
-        (SAYS_RUN, {}, 128 + signal.SIGTERM, "time_limit"),
+        (SAYS_RUN, UNKNOWN, 128 + signal.SIGTERM, "time_limit"),
         (SAYS_RUN, LONG, REQUEUED, None),
+        (SAYS_RUN, "UNLIMITED", REQUEUED, None),
     ],
-    ids=["limit, gain", "limit unknown, gain", "limit, no gain", "limit unknown, no gain", "preemption, no gain"],
 )
 def test_a_run_is_queued_again_unless_its_time_was_up_and_it_gained_nothing(
-    tmp_path: Path, program: str, environment: dict[str, str], code: int, outcome: str | None
+    tmp_path: Path, slurm: Callable[[str], dict[str, str]], program: str, left: str, code: int, outcome: str | None
 ) -> None:
     wanted = request(tmp_path, "lz-a-0-1", program)
-    job = started(
-        wanted, {"progress": str(wanted.directory / "checkpoints"), "time_limit_seconds": None}, **environment
-    )
+    fields = {"progress": str(wanted.directory / "checkpoints"), "time_limit_seconds": None}
+    job = started(wanted, fields, **slurm(left))
     until(lambda: bool(log_of(wanted)), "the command")
     job.send_signal(signal.SIGUSR2)
     assert job.wait() == code
@@ -82,9 +99,11 @@ def test_a_run_is_queued_again_unless_its_time_was_up_and_it_gained_nothing(
     assert (marker and marker.outcome) == outcome
 
 
-def test_a_site_without_requeues_gets_an_end_and_a_marker(tmp_path: Path) -> None:
+def test_a_site_without_requeues_gets_an_end_and_a_marker(
+    tmp_path: Path, slurm: Callable[[str], dict[str, str]]
+) -> None:
     wanted = request(tmp_path, "lz-a-0-1", SAYS_RUN)
-    job = started(wanted, REQUEUE_REFUSED="Requested operation is presently disabled", **LONG)
+    job = started(wanted, REQUEUE_REFUSED="Requested operation is presently disabled", **slurm(LONG))
     until(lambda: bool(log_of(wanted)), "the command")
     job.send_signal(signal.SIGUSR2)
     assert job.wait() == 128 + signal.SIGTERM
@@ -94,9 +113,11 @@ def test_a_site_without_requeues_gets_an_end_and_a_marker(tmp_path: Path) -> Non
     assert "presently disabled" in log_of(wanted)
 
 
-def test_a_phase_that_ends_while_it_is_being_preempted_is_complete(tmp_path: Path) -> None:
+def test_a_phase_that_ends_while_it_is_being_preempted_is_complete(
+    tmp_path: Path, slurm: Callable[[str], dict[str, str]]
+) -> None:
     wanted = request(tmp_path, "lz-a-0-1", SAVES.replace("sys.exit(1)", "sys.exit(0)"))
-    job = started(wanted, **LONG)
+    job = started(wanted, **slurm(LONG))
     until(lambda: "up" in log_of(wanted), "the command")
     job.send_signal(signal.SIGUSR2)
     assert job.wait() == 0
@@ -202,14 +223,21 @@ def test_traces_of_the_surrounding_job_are_removed_and_nothing_else() -> None:
     assert scrubbed(before) == {"SLURM_CONF": "a", "HOME": "/h"}
 
 
-def test_slurms_numbers_are_read_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    for key in ("SLURM_RESTART_COUNT", "SLURM_JOB_END_TIME"):
-        monkeypatch.delenv(key, raising=False)
+def test_the_restart_count_is_slurms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
     assert restart_count() == 0
-    assert seconds_left() is None
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 1000))
     assert restart_count() == 2
-    left = seconds_left()
-    assert left is not None
-    assert 0 < left <= 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0:09", 9), ("59:01", 3541), ("1:02:03", 3723), ("2-01:00:00", 176400), ("UNLIMITED", math.inf)],
+)
+def test_slurms_durations_are_read(text: str, seconds: float) -> None:
+    assert parsed_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "INVALID", "NOT_SET", "-1:00", "slurm_load_jobs error"])
+def test_what_is_no_duration_is_unknown(text: str) -> None:
+    assert parsed_duration(text) is None

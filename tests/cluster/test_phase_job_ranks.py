@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from cluster_contract import WAITS, log_of, marker_of, processes_in, request, until
-from phase_jobs import REQUEUED, started
+from phase_jobs import started
 
 from llmzero_hpc.store.phase_directory import AttemptDirectory
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
     from pathlib import Path
 
     from llmzero_hpc.cluster.base import JobRequest
@@ -108,12 +106,15 @@ def test_others_that_are_told_to_end_do_so_after_the_grace_even_if_the_head_does
 
 
 def test_the_announcement_is_answered_by_the_head_alone(wanted: JobRequest) -> None:
-    job = Job(wanted, 2, time_limit_seconds=86400.0)
+    # With nothing gained, and nobody to say how much time is left.
+    job = Job(wanted, 2)
     until(job.is_complete, "the job")
     for rank in reversed(job.ranks):
         rank.send_signal(signal.SIGUSR2)
-    assert job.codes() == [REQUEUED, 0]
-    assert marker_of(wanted) is None
+    assert job.codes() == [128 + signal.SIGTERM, 0]
+    marker = marker_of(wanted)
+    assert marker is not None
+    assert marker.outcome == "time_limit"
 
 
 def test_the_death_of_another_machine_neither_ends_nor_holds_up_the_head(tmp_path: Path) -> None:
@@ -130,15 +131,15 @@ def test_the_death_of_another_machine_neither_ends_nor_holds_up_the_head(tmp_pat
     assert marker.outcome == "completed"
 
 
-def test_the_others_do_not_outlive_a_head_that_was_killed(
-    wanted: JobRequest, tmp_path: Path, kill_leftovers: Callable[[], None]
-) -> None:
+def test_nothing_outlives_a_head_that_was_killed(wanted: JobRequest, tmp_path: Path) -> None:
     job = Job(wanted, 3)
     until(job.is_complete, "the job")
     job.head.kill()
+    job.head.wait()
+    until(lambda: len(processes_in(tmp_path)) <= 4, "the end of its command")  # two machines, each with its reaper
     assert job.codes() == [-signal.SIGKILL, 0, 0]
     assert marker_of(wanted) is None
-    kill_leftovers()
+    until(lambda: processes_in(tmp_path) == [], "the end of all")
 
 
 def test_a_second_copy_of_the_job_touches_nothing_on_any_machine(wanted: JobRequest) -> None:
@@ -174,14 +175,3 @@ def test_a_requeued_job_is_joined_by_its_own_machines_only(wanted: JobRequest, t
 def test_a_machine_whose_head_never_comes_gives_up(wanted: JobRequest) -> None:
     assert started(wanted, {"nodes": 2}, SLURM_PROCID="1", SLURM_JOB_ID="7").wait() == 0
     assert not list(wanted.directory.glob("rank-*"))
-
-
-@pytest.fixture
-def kill_leftovers(tmp_path: Path) -> Callable[[], None]:
-    """Without Slurm nobody ends the command of a phase job that was killed."""
-
-    def kill() -> None:
-        for process in processes_in(tmp_path):
-            os.kill(process.pid, signal.SIGKILL)
-
-    return kill
