@@ -139,12 +139,15 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """A kill or a lost terminal ends the checks as Ctrl-C does, so that the job is taken back."""
+    """A kill or a lost terminal ends the checks as Ctrl-C does, and nothing interrupts taking the job back."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:

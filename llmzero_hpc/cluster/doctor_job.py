@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 from llmzero_hpc import __version__
 from llmzero_hpc.cluster.base import JobState
 from llmzero_hpc.cluster.doctor_finding import Finding, Verdict
-from llmzero_hpc.cluster.doctor_login import QUERY_SECONDS, job_name, job_request, refusal
+from llmzero_hpc.cluster.doctor_login import QUERY_SECONDS, job_name, job_request
 from llmzero_hpc.cluster.doctor_probe import WORD, MachineReport, Probe
 from llmzero_hpc.cluster.job_environment import scrubbed
 from llmzero_hpc.cluster.job_script import JobScript, job_script
 from llmzero_hpc.cluster.slurm import SlurmCluster
 from llmzero_hpc.cluster.slurm_commands import SlurmCommands, one_line
+from llmzero_hpc.cluster.slurm_refusals import refusal
 from llmzero_hpc.errors import ClusterError, LLMZeroError
 from llmzero_hpc.search.node import Job
 from llmzero_hpc.store.atomic import PRIVATE_FOLDER, make_folder, read_bytes, write_bytes
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from llmzero_hpc.cluster.doctor_finding import Patient
 
 _JOB_SECONDS = 600.0
-_POLL_SECONDS = 2.0
+_FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.5, 10.0
 _LATE_SECONDS = 30.0
 """How long a network file system may hide what a job wrote, and Slurm a job that it has accepted."""
 _LITTLE_GB = 1.0
@@ -110,7 +111,7 @@ def _submitted(patient: Patient, name: str, place: Path) -> tuple[Job, str]:
     try:
         submitted = executor.submit(Probe(str(place), patient.profile.nodes, config))
     except FailedJobError as error:
-        raise ClusterError(refusal(patient, one_line(str(error)))) from error
+        raise ClusterError(refusal(patient.settings.profile, patient.profile, one_line(str(error)))) from error
     return Job(submitted.job_id, name, time.time()), word
 
 
@@ -127,6 +128,7 @@ def _reports(
     cluster = SlurmCluster(place, patient.settings, patient.profile, query_timeout_seconds=QUERY_SECONDS)
     submitted_at = time.monotonic()
     gone_at: float | None = None
+    pause = _FIRST_POLL_SECONDS
     while True:
         seen = _observation(cluster, job)
         reports = _read(place, patient.profile.nodes)
@@ -143,7 +145,8 @@ def _reports(
             gone_at = gone_at or now
             if (seen is not None and seen.state is not JobState.COMPLETED) or now - gone_at > _LATE_SECONDS:
                 return _died(seen, job, place)
-        time.sleep(_POLL_SECONDS)
+        time.sleep(pause)
+        pause = min(_LONGEST_POLL_SECONDS, 1.2 * pause)
 
 
 def _observation(cluster: SlurmCluster, job: Job) -> JobObservation | None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from llmzero_hpc.cluster.base import JobRequest
 from llmzero_hpc.cluster.doctor_finding import Finding, Verdict
-from llmzero_hpc.cluster.doctor_words import blamed
 from llmzero_hpc.cluster.slurm import SlurmCluster
 from llmzero_hpc.cluster.slurm_commands import COMMANDS, SlurmCommands
 from llmzero_hpc.errors import ClusterError, LLMZeroError
@@ -80,12 +79,6 @@ def job_request(patient: Patient, name: str, directory: Path, seconds: float | N
 def job_name() -> str:
     """A name that no other job has."""
     return f"lz-doctor-{secrets.token_hex(4)}-check-1"
-
-
-def refusal(patient: Patient, words: str) -> str:
-    """A refusal with the profile and the options that it is about."""
-    option = blamed(words, patient.profile)
-    return f"profile {patient.settings.profile}: {f'{option}: ' if option else ''}Slurm says: {words}"
 
 
 def _partitions(commands: SlurmCommands) -> list[dict[str, str]]:
@@ -205,6 +198,5 @@ def _submission(patient: Patient, *, short_of_machines: bool) -> Finding:
         words = error.message.removeprefix(f"Slurm would refuse {name}: ")
         if short_of_machines and _AT_THE_MOMENT.search(words):
             return Finding("submission", Verdict.WARNING, words, "jobs wait until that is over; `sinfo -R` says why")
-        message = error.message if words == error.message else refusal(patient, words)
-        return Finding("submission", Verdict.FAILED, message, error.next_step or _ASK)
+        return Finding("submission", Verdict.FAILED, words, error.next_step or _ASK)
     return Finding("submission", Verdict.OK, preview.estimate)

@@ -137,12 +137,17 @@ def _further_options(profile: ClusterProfile, settings: SlurmClusterConfig) -> d
     return {key: value for key, value in options.items() if value is not None and value is not False}
 
 
+def interpreter(profile: ClusterProfile) -> str:
+    """Python as a program inside of a job calls it."""
+    if profile.virtual_environment:
+        return str(profile.virtual_environment / "bin" / "python")
+    return "python3" if profile.apptainer_image else sys.executable
+
+
 def _python(profile: ClusterProfile) -> str:
-    environment = profile.virtual_environment
-    if profile.apptainer_image is None:
-        return shlex.quote(str(environment / "bin" / "python") if environment else sys.executable)
-    python = str(environment / "bin" / "python") if environment else "python3"
-    return shlex.join(["apptainer", "exec", *profile.apptainer_options, str(profile.apptainer_image), python])
+    image = profile.apptainer_image
+    container = ["apptainer", "exec", *profile.apptainer_options, str(image)] if image else []
+    return shlex.join([*container, interpreter(profile)])
 
 
 def _setup(request: JobRequest, profile: ClusterProfile, settings: SlurmClusterConfig) -> list[str]:

@@ -33,6 +33,7 @@ _MODULE = r"[A-Za-z0-9_][A-Za-z0-9_.+@:=%~/-]*"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _PATH_WITH_VARIABLES = r"(/|\$(?=[A-Za-z_]))([^$`\"\\{}]|\$(?=[A-Za-z_]))*"
 _LONG_OPTION = r"[a-z][a-z0-9]*(-[a-z0-9]+)+|[a-z][a-z0-9]+"
+_OF_THE_SHELL = {"_", "BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"}
 _SECRET = r"(.*_)?(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)"  # noqa: S105 - it recognises names
 _CLOCK = r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?"
 
@@ -194,8 +195,8 @@ class ClusterProfile(Section):
     @classmethod
     def _variables(cls, values: dict[str, str]) -> dict[str, str]:
         for name, value in values.items():
-            if not re.fullmatch(_VARIABLE, name):
-                raise _refusal("environment", name, "is no name of a variable")
+            if not re.fullmatch(_VARIABLE, name) or name in _OF_THE_SHELL:
+                raise _refusal("environment", name, "is no variable that a job may set")
             if re.fullmatch(_SECRET, name.upper()):
                 raise Mistake(
                     f"environment.{name}: a secret would be written into every job's script",

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from llmzero_hpc.cluster.profile import ClusterProfile
     from llmzero_hpc.sections import SlurmClusterConfig
 
+_GRACE_SECONDS = 20.0
+"""Between a command's SIGTERM and its SIGKILL; less than Slurm's KillWait, which is 30 s where a site does not say."""
 _LAUNCHER_SECONDS = 20.0
 """What a launcher needs beside sbatch."""
 _HARMLESS = ("Invalid job id", "already completing or completed")
@@ -172,6 +174,7 @@ class SlurmCluster(Cluster):
             devices=request.devices,
             gpus=request.gpus,
             time_limit_seconds=None,
+            grace_seconds=_GRACE_SECONDS,
             nodes=request.nodes,
             progress=str(request.progress.resolve()) if request.progress else "",
             ray_scripts=ray,

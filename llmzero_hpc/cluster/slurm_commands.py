@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -103,10 +104,10 @@ class SlurmCommands:
             try:
                 output, complaint = process.communicate(text, self._timeout_seconds)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                _kill_group(process.pid)
                 return Answer(TIMED_OUT, "", f"{command[0]} gave no answer within {self._timeout_seconds:g} s")
             except BaseException:
-                os.killpg(process.pid, signal.SIGKILL)
+                _kill_group(process.pid)
                 raise
         return Answer(process.returncode, output, one_line(complaint))
 
@@ -127,6 +128,11 @@ class SlurmCommands:
         pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**outage.failures)
         self._outages[daemon] = _Outage(min(outage.failures + 1, 16), self._clock() + pause, words)
         return ClusterError(f"{daemon}: {words}")
+
+
+def _kill_group(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it ended in between
+        os.killpg(leader, signal.SIGKILL)
 
 
 TIMED_OUT = 124

@@ -1,4 +1,4 @@
-"""Which options of a profile Slurm's words are about."""
+"""What Slurm's words of refusal are about: the options of a profile."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ _SUBJECTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"node configuration", ("nodes", *_SIZES, "constraint", "nodelist", "exclude")),
 )
 """From the words of a refusal to the options that can be their cause, the first match decides."""
+
+
+def refusal(name: str, profile: ClusterProfile, words: str) -> str:
+    """A refusal in one line: the profile of that name, the options that it is about, and Slurm's words."""
+    options = blamed(words, profile)
+    return f"profile {name}: {f'{options}: ' if options else ''}Slurm says: {words}"
 
 
 def blamed(words: str, profile: ClusterProfile) -> str:
