@@ -61,17 +61,16 @@ class Accounting:
         wanted = [job for job in jobs if self._is_due(job, queued.get(job.name))]
         if not wanted:
             return
+        rows = self._ask(f"--jobs={','.join(job.job_id for job in wanted)}")
+        if rows is None:
+            return
         found: dict[tuple[str, str], list[Run]] = {}
-        for run in self._ask(f"--jobs={','.join(job.job_id for job in wanted)}"):
+        for run in rows:
             found.setdefault((run.name, run.job_id), []).append(run)
         for job in wanted:
-            runs = found.get((job.name, job.job_id))
-            if runs:
-                row = queued.get(job.name)
-                restarts = row.restarts if row else 0
-                ended = row is None or not row.is_live
-                charge = charge_of(runs, restarts, ended=ended)
-                self._entries[job.name] = _Entry(restarts, last_word(runs) if ended else None, charge)
+            entry = _entry(found.get((job.name, job.job_id), []), queued.get(job.name))
+            if entry is not None:
+                self._entries[job.name] = entry
 
     def ending(self, job: Job) -> JobObservation | None:
         """How a job ended, as it was last seen; None where the books knew of no end, or the queue of none."""
@@ -86,7 +85,7 @@ class Accounting:
     def job_id(self, name: str, since: float, others: Collection[str]) -> str:
         """Id of the job of that name submitted since then, but for those that start in folders of these names."""
         start = f"--starttime=uts{int(since - _CLOCKS_APART_SECONDS)}"
-        runs = [run for run in self._ask(f"--name={name}", start) if Path(run.folder).name not in others]
+        runs = [run for run in self._ask(f"--name={name}", start) or () if Path(run.folder).name not in others]
         return next((run.job_id for run in runs if run.name == name), "")
 
     def _is_due(self, job: Job, row: QueuedJob | None) -> bool:
@@ -95,9 +94,9 @@ class Accounting:
             return row.restarts > (entry.restarts if entry else 0)
         return entry is None or not entry.charge.final
 
-    def _ask(self, *options: str) -> list[Run]:
+    def _ask(self, *options: str) -> list[Run] | None:
         if self._disabled_at is not None and self._clock() - self._disabled_at < _SECONDS_BETWEEN_TRIES:
-            return []
+            return None
         command = ("sacct", "--noheader", "--parsable", f"--delimiter={FIELD_END}", "--allocations", "--duplicates")
         try:
             output = self._commands.ask("slurmdbd", *command, f"--format={BOOK_FORMAT}", *options)
@@ -105,9 +104,17 @@ class Accounting:
         except ClusterError as error:
             if _NO_ACCOUNTS in error.message:
                 self._disabled_at = self._clock()
-            return []
+            return None
         except ValueError as error:
             self._commands.failed("slurmdbd", f"sacct's answer cannot be read: {error}")
-            return []
+            return None
         self._disabled_at = None
         return runs
+
+
+def _entry(runs: Sequence[Run], row: QueuedJob | None) -> _Entry | None:
+    """What the books and the queue say together; None while the books lack a job that must be in them."""
+    if not runs and (row is None or row.is_live or row.hosts):
+        return None
+    ending = last_word(runs) if runs and (row is None or not row.is_live) else None
+    return _Entry(row.restarts if row else 0, ending, charge_of(runs, row))

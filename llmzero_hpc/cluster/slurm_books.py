@@ -13,6 +13,8 @@ from llmzero_hpc.cluster.slurm_states import state_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llmzero_hpc.cluster.slurm_queue import QueuedJob
+
 BOOK_FORMAT = "JobIDRaw,JobName,State,Submit,Start,End,ElapsedRaw,AllocTRES,NodeList,WorkDir"
 """For `sacct --parsable --format`, with FIELD_END for its delimiter. Times need SLURM_TIME_FORMAT=%s."""
 
@@ -93,11 +95,24 @@ def _devices(allocated: str) -> int:
     return plain or typed or cpus
 
 
-def charge_of(runs: Sequence[Run], restarts: int, *, ended: bool) -> Charge:
-    """What the runs of one job cost. Final where the job has `ended` and all its runs stand in the books as ended."""
+def charge_of(runs: Sequence[Run], row: QueuedJob | None) -> Charge:
+    """What the runs of one job cost, final once the job has ended and the books hold the end of each run.
+
+    `row` is the job in the queue, None where only the books know it.
+    """
     cost = sum(run.elapsed_seconds * run.devices for run in runs)
-    complete = all(run.ended_at is not None for run in runs) and len(runs) > restarts
-    return Charge(cost, final=ended and complete and runs[-1].is_end)
+    complete = _hold_the_end(runs, row) and all(run.ended_at is not None for run in runs)
+    return Charge(cost, final=complete)
+
+
+def _hold_the_end(runs: Sequence[Run], row: QueuedJob | None) -> bool:
+    if row is None:
+        return bool(runs) and runs[-1].is_end
+    if row.is_live:
+        return False
+    # A job that is cancelled just when it is queued again may end without the run that its restarts announce.
+    started = {run.started_at for run in runs if run.hosts}
+    return len(started) >= row.restarts + bool(row.hosts) or (bool(row.hosts) and row.started_at in started)
 
 
 def last_word(runs: Sequence[Run]) -> JobObservation | None:

@@ -121,6 +121,7 @@ class ClusterContract:
 
     shortest_limit_seconds = 1.0
     """Time limit that the cluster takes as it is."""
+    states_at_the_limit = frozenset({JobState.TIME_LIMIT})
 
     @pytest.fixture
     def make(self, tmp_path: Path) -> MakeCluster:
@@ -250,4 +251,7 @@ class ClusterContract:
 
     def test_the_time_limit_ends_a_job(self, cluster: Cluster, tmp_path: Path) -> None:
         wanted = request(tmp_path, "lz-a-0-1", WAITS, time_limit_seconds=self.shortest_limit_seconds)
-        assert ended(cluster, cluster.submit(wanted)).state is JobState.TIME_LIMIT
+        assert ended(cluster, cluster.submit(wanted)).state in self.states_at_the_limit
+        marker = marker_of(wanted)
+        assert marker is not None
+        assert marker.outcome == "time_limit"

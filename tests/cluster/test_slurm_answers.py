@@ -181,23 +181,37 @@ def test_devices_are_gpus_or_else_cpus(allocated: str, devices: int) -> None:
     assert [run.devices for run in parse_books(row)] == [devices]
 
 
+def queued(state: str, restarts: int, *, place: int = 0, hosts: str = "node1") -> QueuedJob:
+    return QueuedJob("7", "lz-a", state, restarts, 1000.0 * place, 0.0, hosts, "/home", "")
+
+
 def test_the_charge_is_that_of_all_runs() -> None:
     rows = [run_of("PREEMPTED", seconds=10), run_of("COMPLETED", seconds=5, place=1, devices=4)]
-    assert charge_of(rows, 1, ended=True) == Charge(10 * 2 + 5 * 4, final=True)
+    for row in (None, queued("COMPLETED", 1, place=1)):
+        assert charge_of(rows, row) == Charge(10 * 2 + 5 * 4, final=True)
 
 
 @pytest.mark.parametrize(
-    ("rows", "restarts", "ended"),
+    ("rows", "row"),
     [
-        ([run_of("COMPLETED")], 0, False),
-        ([run_of("RUNNING", ended=False)], 0, True),
-        ([run_of("REQUEUED")], 0, True),
-        ([run_of("PREEMPTED")], 1, True),
-        ([run_of("RUNNING", ended=False), run_of("COMPLETED", place=1)], 1, True),
+        ([run_of("COMPLETED")], queued("COMPLETING", 0)),
+        ([run_of("RUNNING", ended=False)], queued("COMPLETED", 0)),
+        ([run_of("RUNNING", ended=False)], None),
+        ([run_of("REQUEUED")], None),
+        ([run_of("PREEMPTED")], queued("COMPLETED", 1, place=1)),
+        ([run_of("RUNNING", ended=False), run_of("COMPLETED", place=1)], queued("COMPLETED", 1, place=1)),
+        ([], queued("CANCELLED", 0)),
+        ([], None),
     ],
 )
-def test_a_charge_that_may_grow_is_not_final(rows: list[Run], restarts: int, ended: bool) -> None:
-    assert not charge_of(rows, restarts, ended=ended).final
+def test_a_charge_that_may_grow_is_not_final(rows: list[Run], row: QueuedJob | None) -> None:
+    assert not charge_of(rows, row).final
+
+
+def test_a_last_run_without_machines_costs_nothing_and_may_be_missing() -> None:
+    assert charge_of([run_of("REQUEUED")], queued("CANCELLED", 1, place=1, hosts="")) == Charge(120.0, final=True)
+    assert charge_of([run_of("REQUEUED")], queued("CANCELLED", 1)) == Charge(120.0, final=True)
+    assert charge_of([], queued("CANCELLED", 0, hosts="")) == Charge(0.0, final=True)
 
 
 @given(st.lists(runs, min_size=1, max_size=4))
