@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from llmzero_hpc.cluster.command import announcements_kept
 from llmzero_hpc.cluster.job_environment import cpus_here
+from llmzero_hpc.cluster.processes import RUN_VARIABLE
 from llmzero_hpc.cluster.templates import rendered
 from llmzero_hpc.errors import ClusterError
-from llmzero_hpc.store.atomic import PRIVATE_FILE, create_bytes, remove, write_bytes
+from llmzero_hpc.store.atomic import PRIVATE_FILE, PRIVATE_FOLDER, create_bytes, remove, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,9 +59,10 @@ class RayNode:
     """
 
     def __init__(self, scripts: str, log: Path, environment: Mapping[str, str]) -> None:
-        """`environment` is the trainer's, which Ray's workers inherit."""
+        """`environment` is the trainer's, which Ray's workers inherit. Raises OSError."""
         self._scripts, self._log = scripts, log
-        self._folder = _short_folder()
+        self._folder = ray_folder(environment[RUN_VARIABLE])
+        self._folder.mkdir(mode=PRIVATE_FOLDER)
         self._environment = {
             "LLMZERO_RAY_CPUS": str(cpus_here()),
             "LLMZERO_RAY_GPUS": str(len(_visible(environment))),
@@ -120,6 +122,13 @@ class RayNode:
             return ""
 
 
+def ray_folder(run: str) -> Path:
+    """Where Ray of one run keeps its sockets and logs on this machine."""
+    name = f"lz-{run[:12]}"
+    own = Path(tempfile.gettempdir()) / name
+    return own if len(str(own)) <= _LONGEST_FOLDER else Path("/tmp") / name  # noqa: S108 - private, its name is random
+
+
 def ray_environment(environment: Mapping[str, str], token: Path) -> dict[str, str]:
     """The trainer's environment with what Ray's processes, and those that use it, are told alike on all machines."""
     own = {key: value for key, value in environment.items() if key not in _OF_OTHER_CLUSTERS}
@@ -164,15 +173,6 @@ def wait_for_nodes(environment: Mapping[str, str], nodes: int, seconds: float, i
         if counting.returncode:
             said.seek(0)
             raise ClusterError(said.read().decode().strip() or f"{environment['RAY_ADDRESS']} does not answer")
-
-
-def _short_folder() -> Path:
-    for place in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - a new private folder in it
-        folder = Path(tempfile.mkdtemp(prefix="lz-", dir=place))
-        if len(str(folder)) <= _LONGEST_FOLDER:
-            return folder
-        folder.rmdir()
-    return Path(tempfile.mkdtemp(prefix="lz-"))
 
 
 def _visible(environment: Mapping[str, str]) -> list[str]:

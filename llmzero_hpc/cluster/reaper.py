@@ -6,6 +6,7 @@ train on beside the next run. `DIRECTORY` is for people who wonder what this pro
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from llmzero_hpc.cluster.command import announcements_kept
 from llmzero_hpc.cluster.processes import kill_stragglers
+from llmzero_hpc.cluster.ray_cluster import ray_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +45,9 @@ def main() -> int:
     for number in _DEAF_TO:
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()
-    kill_stragglers(sys.argv[1])
+    run = sys.argv[1]
+    kill_stragglers(run)
+    shutil.rmtree(ray_folder(run), ignore_errors=True)
     return 0
 
 
