@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 import time
@@ -169,8 +170,12 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write; made if it is not there.")],
     search: SearchArgument = None,
     state: StateOption = DEFAULT_STATE,
+    jobs: Annotated[
+        bool, typer.Option("--jobs", help="Also write scripts that train the strategy anew, without the search.")
+    ] = False,
 ) -> None:
     """Take the result out: the best strategy as YAML, with its adapter."""
+    from llmzero_hpc.cluster.chain import links, write_chain
     from llmzero_hpc.report.strategy_file import best_adapter, strategy_document
     from llmzero_hpc.store.atomic import make_folder, refusals, write_bytes
     from llmzero_hpc.trainers.checkpoints import is_adapter, whole_folder
@@ -180,8 +185,9 @@ def export(
     adapter = best_adapter(directory)
     if not is_adapter(adapter):
         raise SearchNotFoundError(f"the best adapter is gone: {adapter}", "restore it; `llmzero-hpc tree` shows others")
-    target = folder / "strategy.yaml"
-    for path in (target, folder / "adapter"):
+    target, chain_folder = folder / "strategy.yaml", folder.absolute() / "jobs"
+    chain = links(directory, chain_folder) if jobs else ()
+    for path in (target, folder / "adapter", chain_folder):
         if path.exists():
             raise ConfigurationError(f"{path} is there already", "choose another folder")
     make_folder(folder)
@@ -189,6 +195,9 @@ def export(
         shutil.copytree(adapter, copy, dirs_exist_ok=True)
     write_bytes(target, document)
     typer.echo(f"wrote {target} and {folder / 'adapter'}")
+    if chain:
+        first = write_chain(chain, directory.record.config, chain_folder)[0]
+        typer.echo(f"  next: `sh {shlex.quote(str(folder / 'jobs' / first))}` trains it anew")
 
 
 def _watch(directory: SearchDirectory) -> None:
