@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PIP_FLAGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := constraints/cpu.txt
+# tests in parallel: most wait for jobs or processes, so more than there are cores
+WORKERS ?= 4
 FAST := not slow and not training and not browser and not slurm
 
 .PHONY: help demo test check bench format docs clean
@@ -18,13 +20,13 @@ demo: $(VENV)/.local  ## Install, then run a whole search: real GRPO on this mac
 
 test: $(VENV)/.test  ## Install what the tests need, and run them all
 	@sh tests/install_packages.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(VENV)/.test  ## Lint, types, and the fast tests with their coverage floor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m '$(FAST)' --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m '$(FAST)' --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 bench: $(VENV)/.test  ## Measure, and write docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py
