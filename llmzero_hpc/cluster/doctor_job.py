@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from llmzero_hpc import __version__
 from llmzero_hpc.cluster.base import JobState
 from llmzero_hpc.cluster.doctor_finding import Finding, Verdict
-from llmzero_hpc.cluster.doctor_login import QUERY_SECONDS, job_name, job_request
+from llmzero_hpc.cluster.doctor_login import JOB_PREFIX, QUERY_SECONDS, job_name, job_request
 from llmzero_hpc.cluster.doctor_probe import WORD, MachineReport, Probe
 from llmzero_hpc.cluster.job_environment import scrubbed
 from llmzero_hpc.cluster.job_script import JobScript, job_script
@@ -38,6 +38,9 @@ _FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.5, 10.0
 _LATE_SECONDS = 30.0
 """How long a network file system may hide what a job wrote, and Slurm a job that it has accepted."""
 _LITTLE_GB = 1.0
+_DEADLINE_HOURS = 2
+_KEPT_SECONDS = 86400.0
+"""How long the folder of a job that failed is kept, for its logs."""
 _HOPELESS = {
     "AccountNotAllowed",
     "AssocMaxNodePerJobLimit",
@@ -91,6 +94,7 @@ def _submitted(patient: Patient, name: str, place: Path) -> tuple[Job, str]:
     from submitit.core.utils import FailedJobError
     from submitit.slurm.slurm import SlurmExecutor
 
+    _sweep(patient.state)
     make_folder(place, PRIVATE_FOLDER)
     word = os.urandom(8).hex()
     write_bytes(place / WORD, word.encode())
@@ -115,9 +119,17 @@ def _submitted(patient: Patient, name: str, place: Path) -> tuple[Job, str]:
     return Job(submitted.job_id, name, time.time()), word
 
 
+def _sweep(state: Path) -> None:
+    """Remove the logs of jobs that failed long ago."""
+    for folder in state.glob(f".{JOB_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _KEPT_SECONDS:
+                shutil.rmtree(folder)
+
+
 def _short_lived(script: JobScript) -> JobScript:
     """Slurm forgets the job if it has not run soon, whatever becomes of this program."""
-    options = {"deadline": "now+2hours", **script.parameters["additional_parameters"]}
+    options = {"deadline": f"now+{_DEADLINE_HOURS}hours", **script.parameters["additional_parameters"]}
     return replace(script, parameters={**script.parameters, "additional_parameters": options})
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 QUERY_SECONDS = 30.0
 """How long a command of Slurm may take here."""
+JOB_PREFIX = "lz-doctor-"
 _LIVE = {"idle", "mix", "alloc", "comp", "resv", "plnd"}
 _ACCOUNTING = "accounting"
 _AT_THE_MOMENT = re.compile(r"not available|nodes are busy")
@@ -78,7 +79,7 @@ def job_request(patient: Patient, name: str, directory: Path, seconds: float | N
 
 def job_name() -> str:
     """A name that no other job has."""
-    return f"lz-doctor-{secrets.token_hex(4)}-check-1"
+    return f"{JOB_PREFIX}{secrets.token_hex(4)}-check-1"
 
 
 def _partitions(commands: SlurmCommands) -> list[dict[str, str]]:

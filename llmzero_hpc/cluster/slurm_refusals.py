@@ -46,5 +46,10 @@ def blamed(words: str, profile: ClusterProfile) -> str:
     for pattern, options in _SUBJECTS:
         if re.search(pattern, words, re.IGNORECASE):
             stated = [name for name in options if name in profile.model_fields_set]
-            return ", ".join(f"{name}: {getattr(profile, name)}" for name in stated) or f"no {' or '.join(options[:2])}"
+            return ", ".join(_shown(name, profile) for name in stated) or f"no {' or '.join(options[:2])}"
     return ""
+
+
+def _shown(name: str, profile: ClusterProfile) -> str:
+    value = getattr(profile, name)
+    return f"{name}: {value:g}" if isinstance(value, float) else f"{name}: {value}"

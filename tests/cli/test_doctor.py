@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -120,7 +121,7 @@ BAD_PROFILES: list[tuple[dict[str, Any], str, str]] = [
     ({"gpus_per_node": 9}, "gpus_per_node: 9: Slurm says: ", "submission"),
     ({"gpus_per_node": 9, "gpu_request": "gpus-per-node"}, "gpus_per_node: 9: Slurm says: ", "submission"),
     ({"gpus_per_node": 1, "gpu_type": "h100"}, "gpus_per_node: 1, gpu_type: h100: Slurm says: ", "submission"),
-    ({"memory_gb_per_node": 2000}, "memory_gb_per_node: 2000.0: Slurm says: ", "submission"),
+    ({"memory_gb_per_node": 2000}, "memory_gb_per_node: 2000: Slurm says: ", "submission"),
     ({"cpus_per_node": 65}, "cpus_per_node: 65: Slurm says: ", "submission"),
     ({"nodelist": "node9"}, "nodelist: node9: Slurm says: ", "submission"),
     ({"exclude": "node9"}, "exclude: node9: Slurm says: ", "submission"),
@@ -200,6 +201,18 @@ def test_jobs_that_fail(options: dict[str, Any], message: str, advice: str, doct
     assert message in checks["job"]["message"]
     assert advice in checks["job"]["next_step"]
     assert doctor.nothing_is_left()
+
+
+def test_logs_of_a_failed_job_are_kept_for_a_day(doctor: Doctor) -> None:
+    doctor.profile(setup=["exit 7"])
+    doctor()
+    (kept,) = (doctor.folder / "state").iterdir()
+    doctor.profile()
+    assert doctor()[0] == 0
+    assert list((doctor.folder / "state").iterdir()) == [kept]
+    os.utime(kept, (0, 0))
+    assert doctor()[0] == 0
+    assert list((doctor.folder / "state").iterdir()) == []
 
 
 def test_a_machine_that_shows_no_gpus(doctor: Doctor) -> None:
