@@ -21,7 +21,7 @@ from llmzero_hpc.cluster.processes import job_folder
 from llmzero_hpc.cluster.ray_cluster import write_ray_scripts
 from llmzero_hpc.cluster.slurm_accounting import Accounting
 from llmzero_hpc.cluster.slurm_calls import LOG, Fate, SubmitCall, calls_in, prepare
-from llmzero_hpc.cluster.slurm_commands import SlurmCommands
+from llmzero_hpc.cluster.slurm_commands import SlurmCommands, is_silence
 from llmzero_hpc.cluster.slurm_queue import QUEUE_FORMAT, QueuedJob, parse_queue
 from llmzero_hpc.cluster.slurm_refusals import refusal
 from llmzero_hpc.cluster.slurm_submit import KILL_AFTER_SECONDS, request_of, with_pickup
@@ -89,6 +89,8 @@ class SlurmCluster(Cluster):
             words = _last_line(call.request_file.with_name(LOG))
         except (OSError, StorageError) as error:
             raise ClusterError(f"{request.name} cannot be submitted: {error}") from error
+        if not call.is_sent:
+            raise ClusterError(f"{request.name} cannot be submitted: {words}")
         if fate is Fate.GIVEN_UP:
             raise ClusterError(f"Slurm refused {request.name}: {self._refusal(words)}")
         raise ClusterError(f"whether Slurm accepted {request.name} is not known: {words}", "it is asked by the name")
@@ -142,8 +144,11 @@ class SlurmCluster(Cluster):
         """scancel, by name and id together."""
         self._commands.check("slurmctld")
         answer = self._commands.run("scancel", f"--name={job.name}", job.job_id)
-        if answer.exit_code and not any(words in answer.complaint for words in _HARMLESS):
+        if not answer.exit_code or any(words in answer.complaint for words in _HARMLESS):
+            return
+        if is_silence(answer.complaint):
             raise self._commands.failed("slurmctld", answer.complaint)
+        raise ClusterError(f"{job.name} cannot be cancelled: {answer.complaint}")
 
     def _refusal(self, words: str) -> str:
         return refusal(self._settings.profile, self._profile, words)

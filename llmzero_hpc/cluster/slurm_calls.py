@@ -9,6 +9,7 @@ operation of the file system, so that controllers, launchers and jobs on any mac
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -58,6 +59,12 @@ class SubmitCall:
         """Who decided on the call, and when; None while nobody has."""
         return read_ticket(self._ticket_file)
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether it was decided that sbatch is to be called."""
+        ticket = self.ticket
+        return ticket is not None and ticket.accepted
+
     def take(self, *, send: bool) -> bool:
         """Decide that sbatch is to be called (`send`), or never; whether that is the decision, made by this process."""
         ticket = take_ticket(self._ticket_file, accept=send)
@@ -92,11 +99,10 @@ class SubmitCall:
         pickles = [name for name in self._names() if _PICKLE.fullmatch(name)]
         with refusals("deciding on", self.folder):
             for pickle in pickles:
-                try:
+                # Gone: somebody else has decided.
+                with contextlib.suppress(FileNotFoundError):
                     os.rename(self.folder / pickle, self.folder / name)  # noqa: PTH104 - as in store.atomic
-                except FileNotFoundError:
-                    continue  # somebody else has decided
-            sync_folder(self.folder)
+                sync_folder(self.folder)
 
     def _names(self) -> list[str]:
         with refusals("reading", self.folder):

@@ -19,13 +19,19 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable
 
-COMMANDS = ("sbatch", "squeue", "scancel", "srun")
+COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "srun")
 """Without these there is no Slurm here."""
 
 Daemon = Literal["slurmctld", "slurmdbd"]
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 10.0, 300.0
 _OPTIONS_OF_USERS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SLURM_TIME_FORMAT")
+_NO_ANSWER = re.compile(
+    "unable to contact|timed out|no answer|zero bytes|connection (?:refused|reset|failure)|connect failure|"
+    "transport endpoint|missing socket|communication shutdown|message (?:send|receive)|backup controller|"
+    "authenticat|credential|munge|temporarily|interrupted",
+    re.IGNORECASE,
+)
 _SPEAKER = re.compile(r"^(?:(?:sbatch|squeue|sacct|scancel|srun): )?(?:(?:slurm_load_jobs )?(?:error|fatal): )?")
 
 
@@ -143,6 +149,11 @@ def one_line(text: str) -> str:
     """Slurm's complaints as one line, each once."""
     lines = (_SPEAKER.sub("", line.strip()) for line in text.splitlines())
     return "; ".join(dict.fromkeys(line for line in lines if line))
+
+
+def is_silence(complaint: str) -> bool:
+    """Whether a complaint says that Slurm could not be heard, and so nothing of what it did."""
+    return _NO_ANSWER.search(complaint) is not None
 
 
 def _environment() -> dict[str, str]:

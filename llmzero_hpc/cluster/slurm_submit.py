@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from llmzero_hpc.cluster.job_script import JobScript
 from llmzero_hpc.cluster.phase_job import PhaseJob
 from llmzero_hpc.cluster.slurm_calls import Fate, SubmitCall, pickup
-from llmzero_hpc.cluster.slurm_commands import TIMED_OUT, one_line
+from llmzero_hpc.cluster.slurm_commands import TIMED_OUT, is_silence, one_line
 from llmzero_hpc.errors import StorageError
 
 if TYPE_CHECKING:
@@ -30,13 +30,6 @@ KILL_AFTER_SECONDS = 5
 _UNLIMITED = 1_000_000
 """Time limits that submitit may survive: the phase job itself decides whether another run is worth it."""
 _KILLED = 128 + signal.SIGKILL
-_NO_ANSWER = re.compile(
-    "unable to contact|timed out|zero bytes|connection (?:refused|reset|failure)|connect failure|transport endpoint|"
-    "missing socket|communication shutdown|message (?:send|receive)|backup controller|authenticat|credential|munge|"
-    "temporarily|interrupted",
-    re.IGNORECASE,
-)
-"""Of complaints that do not say whether slurmctld took the job."""
 
 
 def with_pickup(script: JobScript, folder: Path) -> JobScript:
@@ -107,7 +100,7 @@ def _settled(call: SubmitCall, accepted: list[str], error: Exception, timeout_se
     words = one_line(str(error))
     if cause.returncode in {TIMED_OUT, _KILLED}:
         return f"sbatch gave no answer within {timeout_seconds:g} s"
-    if re.search("^(?:sbatch|timeout): ", str(error), re.MULTILINE) and not _NO_ANSWER.search(words):
+    if re.search("^(?:sbatch|timeout): ", str(error), re.MULTILINE) and not is_silence(words):
         call.give_up()
     return words or f"sbatch exited with code {cause.returncode}"
 

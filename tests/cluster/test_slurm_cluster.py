@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -177,6 +178,32 @@ def test_a_job_on_two_machines_ends_on_both(make: MakeSlurm, tmp_path: Path) -> 
     marker = marker_of(wanted)
     assert marker is not None
     assert marker.outcome == "terminated"
+
+
+def test_while_the_accounting_is_down_jobs_end_all_the_same_and_are_charged_later(
+    make: MakeSlurm, clean_slurm: SlurmTestCluster, tmp_path: Path
+) -> None:
+    clean_slurm.stop("dbd", signal.SIGKILL)
+    cluster = make()
+    job = cluster.submit(request(tmp_path, "lz-a-0-1", ""))
+    seen = ended(cluster, job)
+    assert (seen.state, seen.charge) == (JobState.COMPLETED, None)
+    assert cluster.keeps_accounts
+    assert cluster.calls["sacct"] == 1
+    clean_slurm.start("dbd")
+    assert charged(make(), job).final
+
+
+def test_a_launcher_that_cannot_start_is_told_and_leaves_the_name_free(
+    make: MakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken" / "submitit").mkdir(parents=True)
+    (tmp_path / "broken" / "submitit" / "__init__.py").write_text("raise ImportError('half installed')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    wanted = request(tmp_path, "lz-a-0-1", "")
+    with pytest.raises(ClusterError, match="cannot be submitted: ImportError: half installed"):
+        make().submit(wanted)
+    assert make().find(wanted.name, wanted.directory) is None
 
 
 def test_without_accounting_squeue_alone_is_believed(
