@@ -8,39 +8,13 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from slurm_programs import DOWN, Clock, Programs
 
-from llmzero_hpc.cluster.slurm_commands import COMMANDS, SlurmCommands
+from llmzero_hpc.cluster.slurm_commands import SlurmCommands, is_silence
 from llmzero_hpc.errors import ClusterError, MissingDependencyError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-DOWN = "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
-
-
-class Clock:
-    """Stands still until it is set."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Programs:
-    """A folder of programs in the place of Slurm's."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        for name in COMMANDS:
-            self.write(name, "")
-
-    def write(self, name: str, script: str) -> None:
-        file = self.folder / name
-        file.write_text(f"#!/bin/sh\n{script}\n")
-        file.chmod(0o755)
 
 
 @pytest.fixture
@@ -109,6 +83,40 @@ def test_a_machine_without_slurm_is_told_at_once(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingDependencyError, match=r"this machine has no Slurm: sbatch, squeue, .* not found"):
         SlurmCommands(Counter(), 60.0)
+
+
+@pytest.mark.parametrize(
+    "complaint",
+    [
+        "Batch job submission failed: Socket timed out on send/recv operation",
+        "Batch job submission failed: Unable to contact slurm controller (connect failure)",
+        "Batch job submission failed: Zero Bytes were transmitted or received",
+        "Batch job submission failed: Slurm backup controller in standby mode",
+        "Batch job submission failed: Connection refused",
+        "Batch job submission failed: Protocol authentication error",
+        "Munge encode failed: Failed to access the socket",
+        "sbatch gave no answer within 60 s",
+    ],
+)
+def test_complaints_that_leave_the_fate_open(complaint: str) -> None:
+    assert is_silence(complaint)
+
+
+@pytest.mark.parametrize(
+    "complaint",
+    [
+        "Batch job submission failed: Invalid partition name specified",
+        "Batch job submission failed: Requested node configuration is not available",
+        "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time)",
+        "Batch job submission failed: Invalid account or account/partition combination specified",
+        "Batch job submission failed: Access/permission denied",
+        "unrecognized option '--bogus'",
+        "Invalid --time specification",
+        "your project has no hours left, please contact support",
+    ],
+)
+def test_complaints_that_are_refusals(complaint: str) -> None:
+    assert not is_silence(complaint)
 
 
 def _group(pid: int) -> int | None:

@@ -147,7 +147,7 @@ def test_five_failures_in_a_row_are_one_job_in_the_end(make: MakeSlurm, sbatch: 
         '[ "$(wc -l < $here/calls)" = 5 ] && $real "$@"\n' + TIMED_OUT
     )
     wanted = request(tmp_path, "lz-a-0-1", COUNTS_RUNS)
-    cluster = make(submit_timeout_seconds=0.5)
+    cluster = make(submit_timeout_seconds=1.0)
     ran_once(cluster, wanted, resolved(cluster, wanted))
     assert (sbatch.folder / "calls").read_text() == "x\n" * 5
 
@@ -197,6 +197,7 @@ STEPS = 12
 """Before and after: the pickle, the ticket, sbatch, the script's new name, its link, the pickle's new name."""
 
 
+@pytest.mark.slow
 def test_a_launcher_killed_at_any_step_leaves_one_job_or_none(make: MakeSlurm, tmp_path: Path) -> None:
     cluster = make()
     wanted = [request(tmp_path, f"lz-a-{step}-1", COUNTS_RUNS) for step in range(1, STEPS + 2)]
@@ -260,7 +261,7 @@ def test_a_submission_while_slurmctld_is_away_becomes_one_job_when_it_is_back(
 def test_two_controllers_submit_one_job(make: MakeSlurm, sbatch: Sbatch, tmp_path: Path) -> None:
     sbatch.becomes('echo x >> $here/calls; sleep 0.5; exec $real "$@"')
     wanted = request(tmp_path, "lz-a-0-1", COUNTS_RUNS)
-    first = make()
+    first = make(submit_timeout_seconds=20.0)
     call = first._prepared(wanted, first._script(wanted))
     with pytest.raises(ClusterError, match="submitted before"):
         make().submit(wanted)
