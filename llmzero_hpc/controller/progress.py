@@ -24,23 +24,22 @@ class Progress:
     def __init__(self, directory: SearchDirectory) -> None:
         self._directory = directory
         self._readers: dict[tuple[int, int], MetricsReader] = {}
-        self._rows: dict[int, list[MetricRow]] = {}
+        self._rows: dict[int, dict[int, list[MetricRow]]] = {}
 
     def observe(self, node: Node) -> tuple[Series, tuple[int, ...]]:
         """The series of an active node, and its complete checkpoints."""
         folder = self._directory.phase(node.id)
-        rows = self._rows.setdefault(node.id, [])
+        rows = self._rows.setdefault(node.id, {})
         for attempt in node.attempts:
             key = (node.id, attempt.number)
             if key not in self._readers:
                 self._readers[key] = MetricsReader(folder.attempt(attempt.number).metrics)
-            new = self._readers[key].new_rows()
-            if new:
-                # a later attempt takes up again at its first row; what an earlier one did beyond is void
-                first = new[0].step
-                rows[:] = [row for row in rows if row.step < first]
-                rows.extend(new)
-        return Series.merged(rows), complete_checkpoints(folder.checkpoints)
+            rows.setdefault(attempt.number, []).extend(self._readers[key].new_rows())
+        return self._series(node.id), complete_checkpoints(folder.checkpoints)
+
+    def _series(self, node_id: int) -> Series:
+        """By attempt, not by arrival: one that was given up may still write beside the next."""
+        return Series.continued(row for _, rows in sorted(self._rows[node_id].items()) for row in rows)
 
     def forget(self, node_id: int) -> None:
         """Let go of a node that became final."""
@@ -51,7 +50,7 @@ class Progress:
     def series(self, node: Node) -> Series:
         """The rows of a node that count: until its stop decision, if there is one."""
         if node.id in self._rows:
-            series = Series.merged(self._rows[node.id])
+            series = self._series(node.id)
         else:
             folder = self._directory.phase(node.id)
             series = read_series([folder.attempt(attempt.number).metrics for attempt in node.attempts])

@@ -72,7 +72,14 @@ class Series:
         return tuple(n for n in STEP_METRICS if n in present) + tuple(sorted(present - STEP_METRICS.keys()))
 
     @staticmethod
-    def merged(rows: Iterable[MetricRow]) -> Series:
-        """One row a step from rows of several attempts in the order they were written: the last word on a step wins."""
-        latest = {row.step: row for row in rows}
-        return Series(tuple(latest[step] for step in sorted(latest)))
+    def continued(rows: Iterable[MetricRow]) -> Series:
+        """What counts of a phase's rows, given run after run of the phase, whenever they were written.
+
+        A run takes up where it resumed: what an earlier one did from there on is void.
+        """
+        kept: list[MetricRow] = []
+        for row in rows:
+            while kept and kept[-1].step >= row.step:
+                kept.pop()
+            kept.append(row)
+        return Series(tuple(kept))

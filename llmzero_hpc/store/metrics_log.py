@@ -97,12 +97,12 @@ class MetricsReader:
 
 
 def read_series(attempt_paths: Sequence[Path]) -> Series:
-    """The rows of several `metrics.jsonl`, given in the order of the attempts: the last word on a step wins.
+    """What counts of the rows of several `metrics.jsonl`, given in the order of the attempts.
 
     Raises:
         StorageError: a file cannot be read.
     """
-    return Series.merged(row for path in attempt_paths for row in MetricsReader(path).new_rows())
+    return Series.continued(row for path in attempt_paths for row in MetricsReader(path).new_rows())
 
 
 def _parsed(line: bytes) -> tuple[tuple[int, int], MetricRow] | None:

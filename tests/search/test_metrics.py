@@ -37,14 +37,22 @@ def test_names_come_in_canonical_order_then_subtasks() -> None:
     assert series.names() == ("reward_mean", "kl", "val_score/a", "val_score/long")
 
 
-def test_the_last_word_on_a_step_wins() -> None:
-    merged = Series.merged([row(1, kl=1.0), row(2, kl=2.0), row(3, kl=3.0), row(2, kl=2.5)])
-    assert merged.points("kl") == ((1, 1.0), (2, 2.5), (3, 3.0))
+def test_a_run_voids_what_an_earlier_one_did_from_where_it_resumed() -> None:
+    series = Series.continued([row(1, kl=1.0), row(2, kl=2.0), row(3, kl=3.0), row(4), row(2, kl=2.5), row(3, kl=3.5)])
+    assert series.points("kl") == ((1, 1.0), (2, 2.5), (3, 3.5))
 
 
-@given(st.lists(st.tuples(st.integers(1, 20), st.floats(0, 1))))
-def test_merging_gives_each_step_once_and_ascending(points: list[tuple[int, float]]) -> None:
-    merged = Series.merged(row(step, kl=value) for step, value in points)
-    steps = [item.step for item in merged.rows]
-    assert steps == sorted({step for step, _ in points})
-    assert Series.merged(merged.rows) == merged
+runs = st.tuples(st.integers(1, 20), st.integers(1, 9)).map(lambda run: list(range(run[0], sum(run))))
+
+
+@given(st.lists(runs, min_size=1, max_size=5))
+def test_each_step_counts_once_from_the_last_run_that_made_it(steps_of_runs: list[list[int]]) -> None:
+    rows = [row(step, kl=float(run)) for run, steps in enumerate(steps_of_runs) for step in steps]
+    series = Series.continued(rows)
+    # From the last run backwards: each lends what stands before the first step of all that came after it.
+    expected: dict[int, float] = {}
+    for run, steps in reversed(list(enumerate(steps_of_runs))):
+        limit = min((steps[0] for steps in steps_of_runs[run + 1 :]), default=math.inf)
+        expected |= {step: float(run) for step in steps if step < limit}
+    assert series.points("kl") == tuple(sorted(expected.items()))
+    assert Series.continued(series.rows) == series

@@ -131,11 +131,13 @@ def test_what_an_older_run_writes_after_a_newer_one_began_is_ignored(path: Path)
     assert reader.broken_lines == 0
 
 
-def test_the_last_word_on_a_step_wins(tmp_path: Path) -> None:
+def test_a_late_row_of_an_earlier_attempt_changes_nothing_of_a_later_one(tmp_path: Path) -> None:
     first, second, missing = (tmp_path / name for name in ("1", "2", "3"))
-    for step in (1, 2, 3):
-        MetricsWriter(first, 1, 0).write(step, {"kl": 1.0})
-    MetricsWriter(second, 2, 0).write(3, {"kl": 2.0})
+    old, new = MetricsWriter(first, 1, 0), MetricsWriter(second, 2, 0)
+    for step in (1, 2, 3, 4):
+        old.write(step, {"kl": 1.0})
+    new.write(3, {"kl": 2.0})
+    old.write(5, {"kl": 1.0})
     series = read_series([first, missing, second])
     assert series.points("kl") == ((1, 1.0), (2, 1.0), (3, 2.0))
 
