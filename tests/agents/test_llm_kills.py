@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kills import killed_at_every_step
 from model_samples import agents, config, proposer_reply, said, search_directory
-from playbook_samples import HEALTHY, phase, proposal_request
+from playbook_samples import proposal_request, validations
 from scripted_endpoint import Asked, Said, ScriptedEndpoint
 
 from llmzero_hpc.store.agent_calls import CallLog, Spending
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
     from llmzero_hpc.agents.base import Proposal
 
-REQUEST = replace(proposal_request(phase(HEALTHY)), child=1)
+REQUEST = replace(proposal_request(validations([0.3, 0.4, 0.5])), child=1)
+GOOD, BAD = proposer_reply(resume_step=30), proposer_reply(resume_step=1)
 
 
 def script(asked: Asked) -> Said:
     """A proposal that may not be used, and a better one when told so."""
-    return Said(content=said(proposer_reply() if len(asked.body["messages"]) > 2 else proposer_reply(resume_step=1)))
+    return Said(content=said(GOOD if len(asked.body["messages"]) > 2 else BAD))
 
 
 def total(directory: SearchDirectory) -> Spending:
@@ -80,7 +81,7 @@ def test_a_kill_at_every_step_of_a_call(tmp_path: Path) -> None:
 def test_an_answer_that_the_disk_refuses_is_used_and_written_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ScriptedEndpoint(lambda _: Said(content=said(proposer_reply()))) as endpoint:
+    with ScriptedEndpoint(lambda _: Said(content=said(GOOD))) as endpoint:
         directory = search_directory(tmp_path / "search", config(endpoint.url))
         model = agents(directory)
         with monkeypatch.context() as patched:
@@ -103,20 +104,22 @@ def test_a_call_that_cannot_be_noted_is_not_made(tmp_path: Path, monkeypatch: py
 
 
 def test_of_two_who_ask_at_once_the_first_answer_stands(tmp_path: Path) -> None:
-    with ScriptedEndpoint(lambda asked: Said(content=said(proposer_reply(diagnosis=f"{asked.number}")))) as endpoint:
+    with ScriptedEndpoint(
+        lambda asked: Said(content=said(proposer_reply(30, diagnosis=f"{asked.number}")))
+    ) as endpoint:
         directory = search_directory(tmp_path / "search", config(endpoint.url))
         first = agents(directory).propose(REQUEST)
         [call] = CallLog(directory).calls(1)
         reply = call.reply(1)
         assert reply is not None
-        late = replace(reply, content=said(proposer_reply(diagnosis="late")))
+        late = replace(reply, content=said(proposer_reply(30, diagnosis="late")))
         call.answer(1, late)
         assert agents(directory).propose(REQUEST) == first
     assert total(directory).calls == 2, "both were paid for"
 
 
 def test_a_broken_reply_on_disk_is_asked_for_again(tmp_path: Path) -> None:
-    with ScriptedEndpoint(lambda _: Said(content=said(proposer_reply()))) as endpoint:
+    with ScriptedEndpoint(lambda _: Said(content=said(GOOD))) as endpoint:
         directory = search_directory(tmp_path / "search", config(endpoint.url))
         expected = agents(directory).propose(REQUEST)
         [call] = CallLog(directory).calls(1)

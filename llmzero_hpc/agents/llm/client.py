@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from llmzero_hpc.errors import AgentError
     from llmzero_hpc.sections import LanguageModelAgents
 
+_TRANSPORTS = ("httpcore", "httpcore2")
 _CONNECT_SECONDS = 30.0
 _MOST_BYTES = 8_000_000
 _TIMEOUTS = 2
@@ -67,6 +69,9 @@ class Client:
             raise MissingDependencyError(
                 "agents of kind llm need the package openai", "pip install 'llmzero-hpc[agents]'"
             ) from None
+        for transport in _TRANSPORTS:
+            # They would log headers as they are, and a server may send ours back.
+            logging.getLogger(transport).setLevel(logging.WARNING)
         self._settings = settings
         self._key = key
         self._patience = patience or Patience()
