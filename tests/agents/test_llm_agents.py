@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from model_samples import agents, analyzer_reply, config, proposer_reply, said, search_directory, stopper_reply
+from model_samples import KEY, agents, analyzer_reply, config, proposer_reply, said, search_directory, stopper_reply
 from playbook_samples import HEALTHY, failure_request, phase, proposal_request, stop_request
 from scripted_endpoint import Asked, Said, ScriptedEndpoint, refusal
 
@@ -280,3 +281,69 @@ def test_spending_is_told_by_node_and_agent(tmp_path: Path) -> None:
     assert spending[1, "proposer"].dollars == pytest.approx(0.006)
     guessed = CallLog(directory2).spending()[3, "early_stopper"]
     assert guessed.dollars > 0, "an endpoint that does not count is not free"
+
+
+def test_pictures_are_sent_and_kept(tmp_path: Path) -> None:
+    with always(proposer_reply()) as endpoint:
+        directory = search(tmp_path, endpoint, agents={"vision": True})
+        agents(directory).propose(REQUEST)
+    [asked] = endpoint.asked
+    assert asked.images
+    [call] = CallLog(directory).calls(1)
+    request = call.request(1)
+    assert request is not None
+    assert len(request.images) == len(asked.images)
+    for name, url in zip(request.images, asked.images, strict=True):
+        png = (call.folder / name).read_bytes()
+        assert png.startswith(b"\x89PNG")
+        assert url == f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def test_a_model_that_does_not_see_is_shown_text_only(tmp_path: Path) -> None:
+    def script(asked: Asked) -> Said:
+        return refusal(400, "tiny is not a multimodal model") if asked.images else Said(content=said(proposer_reply()))
+
+    with ScriptedEndpoint(script) as endpoint:
+        directory = search(tmp_path, endpoint, agents={"vision": True})
+        model = agents(directory)
+        assert model.propose(REQUEST).rationale.author == "tiny"
+        assert model.propose(replace(REQUEST, iterations_left=1)).rationale.author == "tiny"
+        assert [bool(asked.images) for asked in endpoint.asked] == [True, False, False], "learnt once"
+        assert agents(directory).propose(REQUEST).rationale.author == "tiny"
+        assert len(endpoint.asked) == 3, "found on disk, however it was asked"
+
+
+def test_a_server_that_fails_on_schemas_is_asked_in_words(tmp_path: Path) -> None:
+    def script(asked: Asked) -> Said:
+        if asked.properties:
+            return Said(status=500, error="Internal Server Error")
+        return Said(content=f"Well: {said(proposer_reply())}")
+
+    with ScriptedEndpoint(script) as endpoint:
+        model = agents(search(tmp_path, endpoint, agents={"max_retries": 1}))
+        assert model.propose(REQUEST).rationale.author == "tiny"
+        assert model.propose(replace(REQUEST, iterations_left=1)).rationale.author == "tiny"
+    assert [bool(asked.properties) for asked in endpoint.asked] == [True, True, False, False]
+
+
+def test_what_a_server_does_not_lack_is_not_forgotten(tmp_path: Path) -> None:
+    refusals = [refusal(400, "bad request")] * 2
+
+    def script(asked: Asked) -> Said:
+        return refusals.pop() if refusals else Said(content=said(proposer_reply()))
+
+    with ScriptedEndpoint(script) as endpoint:
+        model = agents(search(tmp_path, endpoint))
+        assert model.propose(REQUEST).rationale.author == "playbook", "the request itself was bad"
+        assert model.propose(replace(REQUEST, iterations_left=1)).rationale.author == "tiny"
+    assert [bool(asked.properties) for asked in endpoint.asked] == [True, False, True]
+
+
+def test_a_key_that_strayed_into_a_log_is_shown_to_nobody(tmp_path: Path) -> None:
+    with always(analyzer_reply(why=f"The log shows {KEY}.")) as endpoint:
+        directory = search(tmp_path, endpoint)
+        answer = agents(directory).repair(replace(FAILED, log_tail=f"KeyError: {KEY}"))
+    assert answer.rationale.diagnosis == "The log shows ***."
+    assert KEY not in endpoint.asked[0].text
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
