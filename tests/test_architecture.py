@@ -19,7 +19,8 @@ PURE = {
     "__future__", "abc", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "itertools", "math",
     "types", "typing",
 }  # fmt: skip
-HEAVY = ("torch", "numpy", "h5py", "matplotlib", "submitit", "transformers", "rich", "datasets", "trl", "peft")
+HEAVY = ("torch", "numpy", "h5py", "matplotlib", "submitit", "transformers", "rich", "datasets", "trl", "peft",
+         "openai")  # fmt: skip
 SLURM = ("squeue", "sacct", "scancel", "sbatch")
 LONGEST_FILE = 400
 MODULES = sorted(PACKAGE.rglob("*.py"))
