@@ -10,8 +10,9 @@ module load {{ module | quote }} || { echo {{ ("llmzero-hpc: module " ~ module ~
 {% endfor %}
 {% endif %}
 {% if profile.scratch %}
+llmzero_scratch="{{ profile.scratch | variables }}"
 {% for name, folder in (("HF_HOME", "huggingface"), ("XDG_CACHE_HOME", "cache"), ("VLLM_CACHE_ROOT", "vllm"), ("TRITON_CACHE_DIR", "triton"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")) %}
-export {{ name }}="${{ "{" }}{{ name }}:-{{ profile.scratch | variables }}/{{ folder }}}"
+export {{ name }}="${{ "{" }}{{ name }}:-$llmzero_scratch/{{ folder }}}"
 {% endfor %}
 {% endif %}
 {% if profile.node_local %}

@@ -64,7 +64,7 @@ class Probe:
         gpus = len(visible_gpus(os.environ))
         free, temporary_problem = _temporary_folder()
         report = MachineReport(
-            host=socket.gethostname(),
+            host=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
             word=word,
             python=f"{sys.executable} {sys.version.split()[0]}",
             version=__version__,

@@ -31,7 +31,7 @@ _PATTERNS = {
 }
 _MODULE = r"[A-Za-z0-9_][A-Za-z0-9_.+@:=%~/-]*"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
-_PATH_WITH_VARIABLES = r"(/|\$(?=[A-Za-z_]))([^$`\"\\{}]|\$(?=[A-Za-z_]))*"
+_PATH_WITH_VARIABLES = r"(/|\$(?=[A-Za-z_]))([^$`'\"\\{}]|\$(?=[A-Za-z_]))*"
 _LONG_OPTION = r"[a-z][a-z0-9]*(-[a-z0-9]+)+|[a-z][a-z0-9]+"
 _OF_THE_SHELL = {"_", "BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"}
 _SECRET = r"(.*_)?(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)"  # noqa: S105 - it recognises names

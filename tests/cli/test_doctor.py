@@ -87,6 +87,7 @@ def test_a_healthy_profile(doctor: Doctor, tmp_path: Path) -> None:
     }
     assert "on node[1-2] of partition low" in checks["submission"]["message"]
     assert checks["gpus"]["message"] == "2 on each machine"
+    assert "is read on node1, node2, and theirs here" in checks["shared folder"]["message"]
     assert checks["temporary folder"]["message"].startswith(f"{tmp_path}/local/llmzero-")
     assert list((doctor.folder / "state").iterdir()) == []
     assert doctor.nothing_is_left()

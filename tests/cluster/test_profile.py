@@ -83,6 +83,7 @@ MISTAKES = [
     ("sbatch_options: {hint: 'a\\b'}", "sbatch_options.hint: 'a\\\\b' has a backslash", ""),
     ("scratch: caches", "scratch: 'caches' is no absolute path", "begin it with / or $VARIABLE"),
     ("scratch: /a/$(id)", "scratch: '/a/$(id)' is no absolute path", ""),
+    ('scratch: "/it\'s"', 'scratch: "/it\'s" is no absolute path', "no quotes"),
     ("node_local: ${TMPDIR}", "node_local: '${TMPDIR}' is no absolute path", ""),
     ("node_local: /a`id`", "node_local: '/a`id`' is no absolute path", ""),
 ]

@@ -34,11 +34,12 @@ if ! command -v module >/dev/null; then
     done
 fi
 module load apptainer || { echo 'llmzero-hpc: module apptainer cannot be loaded' >&2; exit 1; }
-export HF_HOME="${HF_HOME:-/scratch/${USER:?}/caches/huggingface}"
-export XDG_CACHE_HOME="${XDG_CACHE_HOME:-/scratch/${USER:?}/caches/cache}"
-export VLLM_CACHE_ROOT="${VLLM_CACHE_ROOT:-/scratch/${USER:?}/caches/vllm}"
-export TRITON_CACHE_DIR="${TRITON_CACHE_DIR:-/scratch/${USER:?}/caches/triton}"
-export TORCHINDUCTOR_CACHE_DIR="${TORCHINDUCTOR_CACHE_DIR:-/scratch/${USER:?}/caches/inductor}"
+llmzero_scratch="/scratch/${USER:?}/caches"
+export HF_HOME="${HF_HOME:-$llmzero_scratch/huggingface}"
+export XDG_CACHE_HOME="${XDG_CACHE_HOME:-$llmzero_scratch/cache}"
+export VLLM_CACHE_ROOT="${VLLM_CACHE_ROOT:-$llmzero_scratch/vllm}"
+export TRITON_CACHE_DIR="${TRITON_CACHE_DIR:-$llmzero_scratch/triton}"
+export TORCHINDUCTOR_CACHE_DIR="${TORCHINDUCTOR_CACHE_DIR:-$llmzero_scratch/inductor}"
 export TMPDIR="/local scratch/llmzero-$SLURM_JOB_ID"
 on_each_machine() { timeout 60 srun --ntasks-per-node=1 "$@"; }
 on_each_machine mkdir -p "$TMPDIR" || exit 1
