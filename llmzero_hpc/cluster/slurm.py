@@ -27,6 +27,7 @@ from llmzero_hpc.cluster.slurm_refusals import refusal
 from llmzero_hpc.cluster.slurm_submit import KILL_AFTER_SECONDS, request_of, with_pickup
 from llmzero_hpc.errors import ClusterError, ConfigurationError, MissingDependencyError, StorageError
 from llmzero_hpc.search.node import Job
+from llmzero_hpc.sections import SlurmClusterConfig
 from llmzero_hpc.store.atomic import PRIVATE_FOLDER, make_folder
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from llmzero_hpc.cluster.job_script import JobScript
     from llmzero_hpc.cluster.profile import ClusterProfile
-    from llmzero_hpc.sections import SlurmClusterConfig
 
 _GRACE_SECONDS = 20.0
 """Between a command's SIGTERM and its SIGKILL; less than Slurm's KillWait, which is 30 s where a site does not say."""
@@ -48,11 +48,11 @@ class SlurmCluster(Cluster):
     """Jobs of a Slurm cluster: `sbatch` through submitit, `squeue` for what lives, `sacct` for what it cost.
 
     squeue is the authority on a job while it knows it as live. A job is told from others by its name, which is unique
-    for ever, and its id, which Slurm uses again.
+    for ever, and its id, which Slurm uses again. `directory` lies in the folder of the search, below which jobs start.
     """
 
     keeps_accounts = True
-    time_limit_grain_seconds = 60.0
+    time_limit_grain_seconds = SlurmClusterConfig.time_limit_grain_seconds
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class SlurmCluster(Cluster):
                 "submitit, which submits jobs to Slurm, is not installed", "pip install 'llmzero-hpc[slurm]'"
             )
         super().__init__()
-        self._directory = directory
+        self._search = directory.resolve().parent
         self._settings = settings
         self._profile = profile
         self._commands = SlurmCommands(self.calls, query_timeout_seconds, clock)
@@ -256,8 +256,10 @@ class SlurmCluster(Cluster):
     def _cancel_strays(self, rows: Sequence[QueuedJob]) -> None:
         """Jobs that will never run: of calls that were given up and Slurm took late, or stuck."""
         for row in rows:
-            if row.is_live:
-                self.cancel(Job(row.job_id, row.name, row.submitted_at or 0.0))
+            # Jobs of a copy of this search have the same names, and are the copy's.
+            if row.is_live and Path(row.folder).is_relative_to(self._search):
+                with contextlib.suppress(ClusterError):
+                    self.cancel(Job(row.job_id, row.name, row.submitted_at or 0.0))
 
     def _observation(self, job: Job, row: QueuedJob | None) -> JobObservation | None:
         # Slurm forgets what has ended before this controller does, and the books may be closed just then.

@@ -135,6 +135,21 @@ def test_two_hundred_jobs_are_one_squeue_and_one_sacct(
     clean_slurm.run("scancel", "--state=PENDING", "--partition=low")
 
 
+def test_the_job_of_a_copied_search_is_left_alone_and_a_late_one_of_its_own_is_not(
+    make: MakeSlurm, clean_slurm: SlurmTestCluster, tmp_path: Path
+) -> None:
+    cluster = make()
+    job = cluster.submit(request(tmp_path, "lz-a-0-1", WAITS))
+    (tmp_path / "phases" / "late").mkdir()
+    ids = []
+    for place in (tmp_path / "phases" / "late", tmp_path.parent):
+        hold = ("--hold", "--output=/dev/null", f"--job-name={job.name}", f"--chdir={place}", "--wrap=:")
+        ids.append(clean_slurm.run("sbatch", "--parsable", *hold).strip())
+    running(cluster, job)
+    until(lambda: {one.job_id for one in clean_slurm.jobs_in_queue()} == {job.job_id, ids[1]}, "the late job's end")
+    cancelled(cluster, job)
+
+
 def test_a_refusal_is_told_in_slurms_words_and_leaves_the_name_free(make: MakeSlurm, tmp_path: Path) -> None:
     wanted = request(tmp_path, "lz-a-0-1", "open('runs', 'a').write('x')")
     with pytest.raises(ClusterError, match=r"^Slurm refused .*: .*Invalid partition name specified$"):
