@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -202,6 +202,7 @@ AgentsConfig = Annotated[
 class LocalClusterConfig(Section):
     """The machine itself, through submitit's local executor."""
 
+    time_limit_grain_seconds: ClassVar[float] = 1.0
     kind: Literal["local"] = "local"
     """`local`: phases are processes on this machine."""
     time_limit_minutes: Annotated[float, Field(gt=0)] = 24 * 60.0
@@ -213,6 +214,7 @@ class LocalClusterConfig(Section):
 class SlurmClusterConfig(Section):
     """A Slurm cluster; each attempt of a phase is one job, submitted through submitit."""
 
+    time_limit_grain_seconds: ClassVar[float] = 60.0
     kind: Literal["slurm"]
     """`slurm`: phases are jobs of a Slurm cluster."""
     profile: str = "default"

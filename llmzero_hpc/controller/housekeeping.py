@@ -152,7 +152,7 @@ def _of_final_phase(folder: PhaseDirectory, needed: Collection[int]) -> Iterator
 def _pickles(folder: PhaseDirectory, attempts: Iterable[Attempt]) -> Iterator[tuple[Kind, Path]]:
     for attempt in attempts:
         if attempt.is_over:
-            for path in sorted(folder.attempt(attempt.number).submission.glob("*.pkl")):
+            for path in sorted(folder.attempt(attempt.number).submission.rglob("*.pkl")):
                 yield Kind.SUBMISSIONS, path
 
 

@@ -76,7 +76,7 @@ class Jobs:
 
     def allowance(self, account: Account, places: int) -> float | None:
         """Device-seconds that the job submitted next may cost: 0 when it has to wait, None without a limit."""
-        seconds = affordable_seconds(account, self.policy.devices, places)
+        seconds = affordable_seconds(account, places)
         if seconds is None:
             return None
         seconds = min(seconds, self._longest_seconds)

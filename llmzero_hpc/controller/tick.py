@@ -84,8 +84,15 @@ class Controller:
 
     def account(self) -> Account:
         """The budget as it stands."""
-        now, dollars = self._state.clock(), self._house.agents.spent()
-        return account(self.tree, self._config.budget, self._record.created_at, now, api_dollars_used=dollars)
+        return account(
+            self.tree,
+            self._config.budget,
+            self._record.created_at,
+            self._state.clock(),
+            api_dollars_used=self._house.agents.spent(),
+            shortest_seconds=self._house.cluster.time_limit_grain_seconds,
+            devices=self._config.hardware.devices,
+        )
 
     def _take_cancel_requests(self) -> None:
         for node_id in control.cancel_requests(self._directory):

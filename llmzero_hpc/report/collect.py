@@ -85,7 +85,13 @@ def collect(
     on_path = frozenset(part.node.id for part in path)
     nodes = tuple(_node(tree, node, on_best_path=node.id in on_path) for node in tree)
     spent = account(
-        tree, config.budget, created_at, now, api_dollars_used=pulse.api_dollars if pulse is not None else 0.0
+        tree,
+        config.budget,
+        created_at,
+        now,
+        api_dollars_used=pulse.api_dollars if pulse is not None else 0.0,
+        shortest_seconds=config.cluster.time_limit_grain_seconds,
+        devices=config.hardware.devices,
     )
     silent = pulse is not None and now - pulse.at > silence_seconds(config.tick_seconds, by_cron=pulse.by_cron)
     controller = ControllerReport(

@@ -44,6 +44,10 @@ class Account:
     """What all active phases may still spend: the promised, and the expectation for those not submitted yet."""
     dollars_used: float = 0.0
     dollars_left: float | None = None
+    shortest_seconds: float = 0.0
+    """Wall seconds of the shortest time limit that a job can have."""
+    devices: int = 1
+    """Of one phase."""
 
     @property
     def refusal(self) -> str | None:
@@ -54,9 +58,12 @@ class Account:
             return "the money for language models is used up"
         if self.seconds_left is not None and self.seconds_left <= 0:
             return "the deadline has passed"
-        left = self.device_seconds_left
-        if left is not None and left - self.reserved_seconds - self.expected_seconds <= 0:
-            return "the compute budget does not cover another phase"
+        if self.seconds_left is not None and self.seconds_left < self.shortest_seconds:
+            return "the time until the deadline is too short for a job"
+        if self.device_seconds_left is not None:
+            free = self.device_seconds_left - self.reserved_seconds
+            if free <= self.expected_seconds or free < self.shortest_seconds * self.devices:
+                return "the compute budget does not cover another phase"
         return None
 
     @property
@@ -69,8 +76,27 @@ class Account:
         return None
 
 
-def account(tree: Tree, budget: Limits, created_at: float, now: float, *, api_dollars_used: float = 0.0) -> Account:
-    """The state of the budget at `now`; `api_dollars_used` is what the agents' language models have cost so far."""
+def account(
+    tree: Tree,
+    budget: Limits,
+    created_at: float,
+    now: float,
+    *,
+    api_dollars_used: float = 0.0,
+    shortest_seconds: float = 0.0,
+    devices: int = 1,
+) -> Account:
+    """The state of the budget at `now`.
+
+    Args:
+        tree: what was trained, and what is in flight.
+        budget: the limits.
+        created_at: when the search was created, seconds since the epoch.
+        now: seconds since the epoch.
+        api_dollars_used: what the agents' language models have cost so far.
+        shortest_seconds: wall seconds of the shortest time limit that a job can have.
+        devices: of one phase.
+    """
     used = tree.device_seconds()
     expected = max((node.device_seconds for node in tree if node.status.is_final), default=0.0)
     claims = [(_is_submitted(node), _claim(node, expected)) for node in tree.active()]
@@ -84,10 +110,12 @@ def account(tree: Tree, budget: Limits, created_at: float, now: float, *, api_do
         reserved_seconds=sum(claim for _, claim in claims),
         dollars_used=api_dollars_used,
         dollars_left=None if budget.api_dollars is None else budget.api_dollars - api_dollars_used,
+        shortest_seconds=shortest_seconds,
+        devices=devices,
     )
 
 
-def affordable_seconds(account: Account, devices: int, places: int) -> float | None:
+def affordable_seconds(account: Account, places: int) -> float | None:
     """Longest run of the job that is submitted next, in wall seconds; None where the budget sets no limit.
 
     With such a time limit it is the cluster that ends a job which would overdraw the compute budget, whether or not a
@@ -100,7 +128,7 @@ def affordable_seconds(account: Account, devices: int, places: int) -> float | N
     if account.device_seconds_left is not None:
         free = max(0.0, account.device_seconds_left - account.promised_seconds)
         covered = free / account.expected_seconds if account.expected_seconds > 0 else 1.0
-        limits.append(free / max(1, int(min(covered, places))) / devices)
+        limits.append(free / max(1, int(min(covered, places))) / account.devices)
     if account.seconds_left is not None:
         limits.append(max(0.0, account.seconds_left))
     return min(limits, default=None)

@@ -143,7 +143,9 @@ def ended(tmp_path: Path) -> World:
         folder = world.directory.phase(node.id)
         folder.training_state.mkdir()
         (folder.training_state / "optimizer.pt").write_bytes(b"x" * 50_000)
-        (folder.attempt(1).submission / "7_submitted.pkl").write_bytes(b"x" * 5_000)
+        call = folder.attempt(1).submission / node.attempts[0].name / "request-1"
+        call.mkdir(parents=True)
+        (call / "7_submitted.pkl").write_bytes(b"x" * 5_000)
     return world
 
 

@@ -39,8 +39,10 @@ def running(node_id: int, spent: float, allowance: float | None = None, earlier:
     return replace(node(node_id, 0, status=RUNNING), attempts=(tried,))
 
 
-def at(budget: Budget, *nodes: Node, now: float = 0.0, dollars: float = 0.0) -> Account:
-    return account(tree(*nodes), budget, 0.0, now, api_dollars_used=dollars)
+def at(
+    budget: Budget, *nodes: Node, now: float = 0.0, dollars: float = 0.0, shortest: float = 0.0, devices: int = 1
+) -> Account:
+    return account(tree(*nodes), budget, 0.0, now, api_dollars_used=dollars, shortest_seconds=shortest, devices=devices)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,15 @@ def test_each_budget_refuses_at_its_limit_and_only_compute_and_deadline_end_what
     found = at(budget, finished(0, HOUR), now=now, dollars=dollars)
 
     assert (found.refusal, found.overdrawn) == (refusal, overdrawn)
+
+
+def test_what_is_left_must_do_for_the_shortest_job_that_the_cluster_takes() -> None:
+    compute, deadline = Budget(device_hours=8 * 60 / HOUR), Budget(deadline_hours=60 / HOUR)
+
+    assert at(compute, shortest=60.0, devices=8).refusal is None
+    assert at(compute, shortest=61.0, devices=8).refusal == "the compute budget does not cover another phase"
+    assert at(deadline, shortest=60.0).refusal is None
+    assert at(deadline, now=1.0, shortest=60.0).refusal == "the time until the deadline is too short for a job"
 
 
 def test_what_is_left_is_shown_for_every_limit() -> None:
@@ -102,9 +113,9 @@ def test_the_test_score_counts_as_used() -> None:
 
 
 def test_the_first_phase_may_take_all_there_is() -> None:
-    assert affordable_seconds(account(Tree(), Budget(device_hours=2.0), 0.0, 0.0), 8, 4) == 2 * HOUR / 8
-    assert affordable_seconds(account(Tree(), Budget(), 0.0, 0.0), 8, 4) is None
-    assert affordable_seconds(account(Tree(), Budget(deadline_hours=0.5), 0.0, 600.0), 8, 4) == 1200.0
+    assert affordable_seconds(at(Budget(device_hours=2.0), devices=8), 4) == 2 * HOUR / 8
+    assert affordable_seconds(at(Budget()), 4) is None
+    assert affordable_seconds(at(Budget(deadline_hours=0.5), now=600.0), 4) == 1200.0
 
 
 @pytest.mark.parametrize(
@@ -112,15 +123,15 @@ def test_the_first_phase_may_take_all_there_is() -> None:
     [(10.0, 4, 4), (10.0, 2, 2), (4.0, 4, 3), (2.5, 4, 1), (1.5, 4, 1)],
 )
 def test_parallel_phases_share_what_covers_them(hours: float, places: int, share: int) -> None:
-    found = at(Budget(device_hours=hours), finished(0, HOUR))
+    found = at(Budget(device_hours=hours), finished(0, HOUR), devices=2)
 
-    assert affordable_seconds(found, 2, places) == pytest.approx((hours - 1.0) * HOUR / share / 2)
+    assert affordable_seconds(found, places) == pytest.approx((hours - 1.0) * HOUR / share / 2)
 
 
 def test_a_job_waits_while_all_is_promised_to_others() -> None:
     found = at(Budget(device_hours=1.0), running(0, 0.0, allowance=HOUR))
 
-    assert affordable_seconds(found, 1, 1) == 0.0
+    assert affordable_seconds(found, 1) == 0.0
     assert found.refusal is not None
     assert found.overdrawn is None
 
@@ -161,7 +172,7 @@ def test_no_more_is_spent_than_the_budget_whether_or_not_a_controller_lives(
     runs: list[Run] = []
 
     def look() -> Account:
-        return account(Tree(tuple(nodes)), budget, 0.0, now)
+        return account(Tree(tuple(nodes)), budget, 0.0, now, devices=devices)
 
     def free_places() -> int:
         return places - sum(one.is_active for one in nodes)
@@ -176,7 +187,7 @@ def test_no_more_is_spent_than_the_budget_whether_or_not_a_controller_lives(
             )
             nodes[number] = replace(nodes[number], attempts=(job,), status=COMPLETED if over else RUNNING)
         while (dies_at is None or now < dies_at) and not look().refusal and free_places():
-            limit = affordable_seconds(look(), devices, free_places())
+            limit = affordable_seconds(look(), free_places())
             assert limit is not None
             assert limit > 0, "what is not refused can be submitted"
             runs.append(Run(now, min(limit, durations[len(nodes) % len(durations)])))
@@ -200,7 +211,7 @@ def test_a_phase_that_is_not_refused_gets_at_least_what_one_is_expected_to_cost(
     nodes = [finished(number, spent) for number, spent in enumerate(spends)]
     nodes += [running(len(spends) + n, spent, allowance=spent + rest) for n, (spent, rest) in enumerate(live)]
     found = at(Budget(iterations=100, device_hours=hours), *nodes)
-    seconds = affordable_seconds(found, 1, places)
+    seconds = affordable_seconds(found, places)
 
     assert seconds is not None
     if found.refusal is None:
