@@ -62,8 +62,10 @@ class Hardware(Section):
     """Of the base model; the adapter is float32. `auto` is `bfloat16` on GPUs and `float32` on a CPU."""
     vllm: bool = False
     """Generate rollouts with vLLM, colocated on the training GPUs."""
-    vllm_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.4
-    """Share of GPU memory that vLLM takes."""
+    vllm_memory_utilization: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of GPU memory that vLLM takes; None is 0.4 with trl, and what training leaves, up to 0.7, with verl."""
+    gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """Memory of each GPU. With verl, what cannot fit into it is refused; None assumes 40, and refuses nothing."""
     deepspeed_stage: Literal[0, 2, 3] = 0
     """ZeRO stage with several GPUs; 0 trains without DeepSpeed."""
     gradient_checkpointing: bool = False

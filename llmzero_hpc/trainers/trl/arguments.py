@@ -131,7 +131,7 @@ def grpo_arguments(spec: PhaseSpec, steps: int, scratch: Path, longest_prompt: i
         longest_response = max(configuration.max_response_length, spec.validation_max_response_length)
         arguments |= {
             "vllm_mode": "colocate",
-            "vllm_gpu_memory_utilization": hardware.vllm_memory_utilization,
+            "vllm_gpu_memory_utilization": hardware.vllm_memory_utilization or 0.4,
             "vllm_max_model_length": longest_prompt + longest_response,
         }
     if hardware.deepspeed_stage:
