@@ -14,6 +14,7 @@ from llmzero_hpc.cluster.job_environment import job_id, restart_count
 from llmzero_hpc.cluster.processes import kill_stragglers
 from llmzero_hpc.cluster.ray_cluster import RayNode, ray_environment
 from llmzero_hpc.cluster.reaper import reaped
+from llmzero_hpc.cluster.submitit_files import clear_unfinished
 from llmzero_hpc.store.atomic import create_bytes, remove
 from llmzero_hpc.store.phase_directory import AttemptDirectory
 
@@ -47,6 +48,7 @@ class Follower:
         word, presence = self._head.read(), self._attempt.present(self._restart, self._rank)
         if word is None or word.job_id != job_id() or not create_bytes(presence, b""):
             return
+        clear_unfinished(job_id(), self._rank)
         with reaped(self._run, self._job.directory):
             try:
                 while self._is_wanted():

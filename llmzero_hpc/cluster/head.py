@@ -17,6 +17,7 @@ from llmzero_hpc.cluster.job_environment import job_id, own_address, restart_cou
 from llmzero_hpc.cluster.processes import kill_stragglers
 from llmzero_hpc.cluster.ray_cluster import RayNode, create_token, ray_environment, wait_for_nodes
 from llmzero_hpc.cluster.reaper import reaped
+from llmzero_hpc.cluster.submitit_files import clear_unfinished
 from llmzero_hpc.cluster.time_left import seconds_left
 from llmzero_hpc.cluster.watch import looking
 from llmzero_hpc.errors import ClusterError, StorageError
@@ -66,6 +67,7 @@ class Head:
         signal.signal(signal.SIGTERM, self._on_signal)
         if not take_claim(self._attempt, self._restart, job_id()):
             return 0
+        clear_unfinished(job_id(), rank=0)
         started_at, checkpoints = time.time(), self._checkpoints()
         with self._attempt.trainer_log.open("ab", buffering=0) as log:
             # On one's own machine the cluster finds a command that lost its phase job, and cancels it.

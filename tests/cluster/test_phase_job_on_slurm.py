@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -197,3 +198,25 @@ def test_a_head_that_is_killed_takes_its_command_and_its_machines_along(cluster:
     assert ended(cluster, job).state is JobState.FAILED
     until(lambda: processes_in(tmp_path) == [], "the end of all its processes")
     assert marker_of(wanted) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+def test_ray_runs_on_all_machines_of_a_job_and_ends_with_it(
+    cluster: SlurmCluster, clean_slurm: SlurmTestCluster, tmp_path: Path
+) -> None:
+    program = (
+        "import os, ray, time; ray.init(log_to_driver=False)\n"
+        "print('run', len(ray.nodes()), ray.cluster_resources()['GPU'], flush=True)\n"
+        "time.sleep(600)"
+    )
+    job = request(tmp_path, "lz-a-0-1", program, environment={"LLMZERO_RAY_CPUS": "1"})
+    wanted = replace(job, plan=replace(job.plan, ray=True), nodes=2, devices=4, gpus=True)
+    job_of_slurm = cluster.submit(wanted)
+    until(lambda: "run" in log_of(wanted), "Ray on both machines")
+    assert "run 2 4.0" in log_of(wanted)
+    cluster.cancel(job_of_slurm)
+    assert ended(cluster, job_of_slurm).state is JobState.CANCELLED
+    assert outcome_of(wanted) == (0, "terminated")
+    until(lambda: not clean_slurm.job_processes("node1") + clean_slurm.job_processes("node2"), "the end of Ray")
+    assert not AttemptDirectory(wanted.directory).ray_token().exists()

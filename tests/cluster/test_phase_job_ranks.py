@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -175,3 +177,34 @@ def test_a_requeued_job_is_joined_by_its_own_machines_only(wanted: JobRequest, t
 def test_a_machine_whose_head_never_comes_gives_up(wanted: JobRequest) -> None:
     assert started(wanted, {"nodes": 2}, SLURM_PROCID="1", SLURM_JOB_ID="7").wait() == 0
     assert not list(wanted.directory.glob("rank-*"))
+
+
+DURATION_SECONDS = 0.6
+TAKES_A_WHILE = f"import time; print('up', flush=True); time.sleep({DURATION_SECONDS})"
+
+
+@pytest.mark.parametrize("victim", ["head", "other", "command"])
+def test_after_a_kill_at_any_instant_the_next_run_comes_to_its_end(tmp_path: Path, victim: str) -> None:
+    instants = random.Random(victim)
+    for number in range(3):
+        wanted = request(tmp_path, f"lz-a-{number}-1", TAKES_A_WHILE)
+        first = Job(wanted, 2)
+        time.sleep(instants.uniform(0, 2 * DURATION_SECONDS))
+        if victim == "command":
+            commands = [one for one in processes_in(wanted.directory) if TAKES_A_WHILE in one.cmdline()]
+            for process in commands:
+                process.kill()
+        else:
+            first.ranks[victim == "other"].kill()
+        # What srun does when a process fails.
+        if first.head.wait() != 0:
+            first.ranks[1].terminate()
+        first.codes()
+        until(lambda: processes_in(wanted.directory) == [], "the end of the killed run")  # noqa: B023 - called here
+        before = marker_of(wanted)
+        if before is None or before.outcome != "completed":
+            assert Job(wanted, 2, restart=1).codes() == [0, 0]
+        marker = marker_of(wanted)
+        assert marker is not None
+        assert (marker.outcome, marker.exit_code) == ("completed", 0)
+        assert processes_in(wanted.directory) == []
