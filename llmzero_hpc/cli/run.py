@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -63,7 +63,7 @@ def tick(search: SearchArgument = None, state: StateOption = DEFAULT_STATE, take
     from llmzero_hpc.controller.daemon import Daemon
 
     with Daemon(locate(search, state), take_over=take_over) as daemon:
-        outcome = daemon.tick()
+        outcome = daemon.tick_alone()
     stopped = "stopped on request before anything was started" if outcome.stop_requested else ""
     typer.echo(outcome.waiting_for or stopped or "the next tick decides what comes")
 
@@ -176,7 +176,7 @@ def show_plan(config: SearchConfig, root: Path, *, as_json: bool) -> None:
         job = preview(config, root, rows, time.time())
     steps = config.configuration.steps(rows)
     validations = -(-steps // config.validate_every_steps)
-    plan = {
+    plan: dict[str, Any] = {
         "name": config.name,
         "trainer": config.trainer,
         "model": config.model,
@@ -191,6 +191,7 @@ def show_plan(config: SearchConfig, root: Path, *, as_json: bool) -> None:
         "max_parallel_phases": config.max_parallel_phases,
         "devices_per_phase": config.hardware.devices,
         "job": {"script": job.script, "start": job.estimate},
+        "language_models": _expected_calls(config, validations),
     }
     if as_json:
         json.dump(plan, sys.stdout, indent=2)
@@ -206,5 +207,27 @@ def show_plan(config: SearchConfig, root: Path, *, as_json: bool) -> None:
         typer.echo(f"    {key:<24}{value}")
     limits = {key: value for key, value in config.budget.model_dump().items() if value is not None}
     typer.echo("  budget: " + ", ".join(f"{value:g} {key.replace('_', ' ')}" for key, value in limits.items()))
+    calls = plan["language_models"]
+    if calls is not None:
+        cost = "no prices are set" if calls["dollars"] is None else f"about ${calls['dollars']:.2f}"
+        typer.echo(
+            f"  language model: up to {calls['calls']} calls, {calls['input_tokens'] / 1e6:.2f} million tokens in "
+            f"and {calls['output_tokens'] / 1e6:.2f} out; {cost}"
+        )
     typer.echo(f"  its job, which would start {job.estimate} if it were submitted now:\n")
     typer.echo(job.script)
+
+
+def _expected_calls(config: SearchConfig, validations: int) -> dict[str, Any] | None:
+    """What the agents' calls may come to, with every validation judged; None without a language model."""
+    from dataclasses import asdict
+
+    from llmzero_hpc.sections import LanguageModelAgents
+
+    if not isinstance(config.agents, LanguageModelAgents):
+        return None
+    from llmzero_hpc.agents.llm.ledger import estimate
+
+    phases = config.budget.iterations
+    judgements = phases * validations if config.early_stop.enabled else 0
+    return asdict(estimate(config.agents, phases - 1, judgements, 0))

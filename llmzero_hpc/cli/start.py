@@ -97,7 +97,7 @@ def drive(
             limit_log(log)
 
         if once:
-            daemon.tick()
+            daemon.tick_alone()
             limit_log(log)
             return
         end = daemon.loop(after_tick=lambda _outcome: after_tick())

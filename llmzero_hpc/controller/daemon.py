@@ -136,19 +136,19 @@ class Daemon:
         return self._cluster.calls
 
     def tick(self) -> Outcome:
-        """One tick, and the heartbeat that tells of it; by cron, more until every agent that was asked has answered."""
-        outcome = self._tick()
-        while self._by_cron and self._desk.is_busy and not outcome.stop_requested:
-            # Between two ticks by cron nobody would be there to take an answer.
-            self._desk.wait(self._directory.record.config.tick_seconds)
-            outcome = self._tick()
-        return outcome
-
-    def _tick(self) -> Outcome:
+        """One tick, and the heartbeat that tells of it."""
         outcome = self.controller.tick()
         self._ticks += 1
         self._beat(outcome)
         self._notifier.look(self._moment(outcome))
+        return outcome
+
+    def tick_alone(self) -> Outcome:
+        """A tick after which nobody is there to take answers, so it is repeated until every agent has given its own."""
+        outcome = self.tick()
+        while self._desk.is_busy and not outcome.stop_requested:
+            self._desk.wait(self._directory.record.config.tick_seconds)
+            outcome = self.tick()
         return outcome
 
     def loop(self, after_tick: Callable[[Outcome], None] | None = None) -> LoopEnd:

@@ -225,7 +225,7 @@ def test_a_tick_by_cron_waits_for_the_answer(tmp_path: Path) -> None:
         while len(directory.read_tree()) < 2:
             assert time.monotonic() < deadline
             with Daemon(directory, by_cron=True) as daemon:
-                daemon.tick()
+                daemon.tick_alone()
         assert directory.read_tree()[1].status is not NodeStatus.PLANNED, "no answer is left for nobody"
         gate.set()
         assert authors(run(directory)) == {"tiny"}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner
 
 from llmzero_hpc.agents.llm.ledger import dollars, estimate, guessed
+from llmzero_hpc.cli.main import app
 from llmzero_hpc.config import load, load_text
 from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.sections import LanguageModelAgents, PlaybookAgents, Prices
@@ -114,3 +117,15 @@ def test_an_estimate_leaves_out_whom_the_playbook_plays() -> None:
     assert isinstance(free, LanguageModelAgents)
     assert estimate(free, 15, 100, 3).dollars is None
     assert estimate(free, 15, 100, 3).input_tokens > whole.input_tokens, "pictures are tokens"
+
+
+def test_a_dry_run_says_what_calls_may_come_to(tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    prices = "prices: {input: 3, output: 15}"
+    file.write_text(f"{HEAD}agents: {{base_url: 'http://127.0.0.1:9/v1', model: m, {prices}}}\n")
+    command = ["run", str(file), "--dry-run", "--state", str(tmp_path / "state")]
+    said = CliRunner().invoke(app, command)
+    assert said.exit_code == 0, said.output
+    assert "language model: up to" in said.output
+    plan = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert plan["language_models"]["dollars"] > 0
