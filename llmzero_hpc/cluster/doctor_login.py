@@ -26,7 +26,6 @@ QUERY_SECONDS = 30.0
 """How long a command of Slurm may take here."""
 JOB_PREFIX = "lz-doctor-"
 _LIVE = {"idle", "mix", "alloc", "comp", "resv", "plnd"}
-_ACCOUNTING = "accounting"
 _AT_THE_MOMENT = re.compile(r"not available|nodes are busy")
 """What `--test-only` says, but no real submission, while too few machines are up."""
 _ASK = "change it in the profile; the site's documentation says what there is"
@@ -89,15 +88,12 @@ def _partitions(commands: SlurmCommands) -> list[dict[str, str]]:
 
 
 def _accounting(commands: SlurmCommands) -> Finding:
-    if shutil.which("sacct") is None:
-        words = "sacct not found"
-    else:
-        answer = commands.run("sacct", "--noheader", "--allocations", "--starttime=now")
-        if not answer.exit_code:
-            return Finding(_ACCOUNTING, Verdict.OK, "sacct answers")
-        words = answer.complaint or f"sacct exited with code {answer.exit_code}"
+    answer = commands.run("sacct", "--noheader", "--allocations", "--starttime=now")
+    if not answer.exit_code:
+        return Finding("accounting", Verdict.OK, "sacct answers")
+    words = answer.complaint or f"sacct exited with code {answer.exit_code}"
     return Finding(
-        _ACCOUNTING,
+        "accounting",
         Verdict.WARNING,
         f"{words}: costs are the controller's own figures",
         "nothing, if this cluster keeps no accounts; otherwise ask the admins",

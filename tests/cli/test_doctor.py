@@ -16,6 +16,8 @@ import yaml
 from cluster_options import Account, ClusterOptions
 from command_line import CommandLine, started, wait_for
 
+from llmzero_hpc.cluster.slurm_commands import COMMANDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -357,4 +359,4 @@ def test_a_machine_without_slurm(command: CommandLine, monkeypatch: pytest.Monke
     (command.folder / "profiles.yaml").write_text("default: {}")
     said = command.refused("doctor", "--profiles", "profiles.yaml")
     assert said.code == 13
-    assert "failed   commands         sbatch, squeue, scancel, srun not found" in said.out
+    assert f"failed   commands         {', '.join(COMMANDS)} not found" in said.out
