@@ -208,13 +208,13 @@ def advance_evaluation(
 
 
 def attempts_without_progress(node: Node) -> int:
-    """Attempts at the end of the list that left the phase where it was."""
+    """Attempts at the end of the list that left the phase where it was; those that were recalled do not count."""
     reached = newest_checkpoint(node)
     count = 0
     for attempt in reversed(node.attempts):
         if attempt.resumed_step != reached:
             break
-        count += 1
+        count += not attempt.recalled
     return count
 
 

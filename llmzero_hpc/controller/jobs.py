@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llmzero_hpc.controller.progress import Progress
     from llmzero_hpc.controller.state import SearchState
     from llmzero_hpc.search.budget import Account
-    from llmzero_hpc.search.node import Attempt, Job, Node
+    from llmzero_hpc.search.node import Attempt, Node
     from llmzero_hpc.store.phase_directory import PhaseDirectory
 
 _LONGEST_RETRY_SECONDS = 1800.0
@@ -183,9 +183,17 @@ class Jobs:
             if node.stop or node.cancel_requested:
                 self._cancel(node.attempt)
 
-    def cancel_all(self) -> list[Job]:
-        """Ask for the end of every live job, those of phases that are wanted, too; which ones."""
-        return [attempt.job for attempt in self._live() if self._cancel(attempt) and attempt.job]
+    def recall(self) -> int:
+        """Ask for the end of every live job, as the search is to rest; its phases can go on. How many there were."""
+        live = [attempt.name for attempt in self._live()]
+        running = [node for node in self._state.tree.active() if node.attempt and node.attempt.name in live]
+        self._state.put(
+            *(
+                replace(node, attempts=(*node.attempts[:-1], replace(node.attempts[-1], recalled=True)))
+                for node in running
+            )
+        )
+        return sum([self._cancel(attempt) for attempt in self._live()])
 
     def _cancel(self, attempt: Attempt | None) -> bool:
         if attempt is None or attempt.job is None or attempt.is_over:

@@ -108,10 +108,10 @@ class Controller:
     def _stopped(self, request: control.StopRequest) -> Outcome:
         """Serve a request to stop. One that cannot be served whole, as the cluster cannot be asked, stands."""
         if request is control.StopRequest.JOBS_TOO:
-            cancelled = self._jobs.cancel_all()
+            recalled = self._jobs.recall()
             if self.cluster_error:
                 return Outcome(finished=False, stop_requested=False, waiting_for=self._waiting_for())
-            self._state.say("stop", f"stopped with its jobs; cancelled {len(cancelled)}, their phases can go on")
+            self._state.say("stop", f"stopped with its {recalled} jobs; their phases can go on")
         control.clear_stop(self._directory)
         return Outcome(finished=False, stop_requested=True, waiting_for="")
 

@@ -121,6 +121,8 @@ class Attempt:
     """The machines of its last run, as the cluster writes lists of them."""
     accounted: bool = False
     """`device_seconds` is the cluster's own final figure, not this program's estimate."""
+    recalled: bool = False
+    """Its job was cancelled because a person stopped the search with its jobs: that says nothing of the phase."""
 
     @property
     def is_over(self) -> bool:
