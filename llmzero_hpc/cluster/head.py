@@ -105,7 +105,10 @@ class Head:
             except ClusterError as error:
                 self._command.kill(f"{error.message}; {error.next_step}".strip("; "))
                 return os.EX_UNAVAILABLE
-        return self._command.run(job.command, job.directory, environment, log, job.time_limit_seconds)
+        exit_code = self._command.run(job.command, job.directory, environment, log, job.time_limit_seconds)
+        if exit_code and self._ray and job.nodes > 1:
+            self._look_for_lost_machines(environment)
+        return exit_code
 
     def _with_ray(self, environment: Mapping[str, str]) -> dict[str, str]:
         """The environment of a command that uses Ray, which runs on all machines."""
@@ -119,6 +122,13 @@ class Head:
             self._head_file.listens(address)
             wait_for_nodes(environment, job.nodes, job.ray_join_seconds, stopped)
         return environment
+
+    def _look_for_lost_machines(self, environment: Mapping[str, str]) -> None:
+        """A command that fails when Ray loses a machine, minutes before Slurm does, has not failed by itself."""
+        try:
+            wait_for_nodes(environment, self._job.nodes, 0, self._command.is_stopped)
+        except ClusterError as error:
+            self._command.kill(f"a machine was lost: {error.message}")
 
     def _clear_up(self) -> None:
         """Leave nothing on this machine, and let the others do the same."""

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 HEAD_SCRIPT, WORKER_SCRIPT = "ray_head.sh", "ray_worker.sh"
 
 _OF_OTHER_CLUSTERS = frozenset({"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_TMPDIR"})
-_LONGEST_FOLDER = 40
-"""Characters that Ray's own part of a socket's path leaves of the 107 that the kernel takes."""
+_LONGEST_FOLDER = 38
+"""Characters that what comes after it in a socket's path leaves of the 107 that the kernel takes."""
 _STARTS = 3
 """A port that was free may be taken when Ray comes to it."""
+_ANSWER_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 
 
@@ -63,11 +64,12 @@ class RayNode:
         self._scripts, self._log = scripts, log
         self._folder = ray_folder(environment[RUN_VARIABLE])
         self._folder.mkdir(mode=PRIVATE_FOLDER)
+        self._ray_folder = self._folder / "r"  # Ray opens its own to everybody
         self._environment = {
             "LLMZERO_RAY_CPUS": str(cpus_here()),
             "LLMZERO_RAY_GPUS": str(len(_visible(environment))),
             **environment,
-            "LLMZERO_RAY_FOLDER": str(self._folder),
+            "LLMZERO_RAY_FOLDER": str(self._ray_folder),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}",
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -117,16 +119,16 @@ class RayNode:
     def _address(self) -> str:
         try:
             # Ray writes it when the machine's part is up.
-            return (self._folder / "ray_current_cluster").read_text(encoding="utf-8").strip()
+            return (self._ray_folder / "ray_current_cluster").read_text(encoding="utf-8").strip()
         except OSError:
             return ""
 
 
 def ray_folder(run: str) -> Path:
-    """Where Ray of one run keeps its sockets and logs on this machine."""
+    """Private folder with the sockets and logs of Ray of one run on this machine."""
     name = f"lz-{run[:12]}"
     own = Path(tempfile.gettempdir()) / name
-    return own if len(str(own)) <= _LONGEST_FOLDER else Path("/tmp") / name  # noqa: S108 - private, its name is random
+    return own if len(str(own)) <= _LONGEST_FOLDER else Path("/tmp") / name  # noqa: S108 - its name is random
 
 
 def ray_environment(environment: Mapping[str, str], token: Path) -> dict[str, str]:
@@ -164,13 +166,13 @@ def wait_for_nodes(environment: Mapping[str, str], nodes: int, seconds: float, i
             stdout=said,
             stderr=subprocess.DEVNULL,
         )
+        deadline = time.monotonic() + seconds + _ANSWER_SECONDS
         while counting.poll() is None:
-            if is_stopped():
+            if is_stopped() or time.monotonic() > deadline:
                 counting.kill()
                 counting.wait()
-                return
             time.sleep(_POLL_SECONDS)
-        if counting.returncode:
+        if counting.returncode and not is_stopped():
             said.seek(0)
             raise ClusterError(said.read().decode().strip() or f"{environment['RAY_ADDRESS']} does not answer")
 

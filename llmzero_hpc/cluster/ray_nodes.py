@@ -25,7 +25,7 @@ def main() -> int:
             return 0
         if time.monotonic() > deadline:
             names = ", ".join(joined)
-            print(f"{len(joined)} of {nodes} machines joined Ray within {seconds:g} seconds: {names}")  # noqa: T201
+            print(f"Ray has {len(joined)} of {nodes} machines after {seconds:g} seconds: {names}")  # noqa: T201
             return 1
         time.sleep(_POLL_SECONDS)
 

@@ -15,6 +15,7 @@ from phase_jobs import started
 
 from llmzero_hpc.cluster.processes import JOB_VARIABLE, job_folder
 from llmzero_hpc.cluster.ray_cluster import write_ray_scripts
+from llmzero_hpc.store.atomic import write_bytes
 from llmzero_hpc.store.phase_directory import AttemptDirectory
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ while not pathlib.Path("go").exists():
         raise SystemExit(4)
     time.sleep(.05)
 print("again", len(everywhere()), flush=True)
+raise SystemExit(int(pathlib.Path("go").read_text()))
 """
 NOTICES_SOON = {
     f"RAY_health_check_{key}": value
@@ -72,8 +74,8 @@ class RayJob:
         until(lambda: "nodes 2" in log_of(self.wanted) or self.ranks[0].poll() is not None, "the job's Ray")
         assert self.ranks[0].poll() is None, log_of(self.wanted)
 
-    def go(self) -> list[int]:
-        (self.wanted.directory / "go").touch()
+    def go(self, exit_code: int) -> list[int]:
+        write_bytes(self.wanted.directory / "go", str(exit_code).encode())
         return self.codes()
 
     def codes(self) -> list[int]:
@@ -124,14 +126,20 @@ def test_two_jobs_share_a_machine_and_the_end_of_one_leaves_the_other_alone(
     assert {stat.S_IMODE(job.attempt.ray_token().stat().st_mode) for job in jobs} == {0o600}
     processes, folders = first.processes(), set(short.glob("lz-*"))
     assert len(folders) == 4
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
     for rank in first.ranks:
         rank.terminate()
     assert first.codes()[1] == 0
     assert first.processes() == []
     assert [process for process in processes if process.is_running() and process.status() != "zombie"] == []
     assert len(set(short.glob("lz-*"))) == 2
-    assert second.go() == [0, 0]
+    assert second.go(5) == [5, 0]
     assert "again 2" in log_of(second.wanted)
+    # No machine was lost: this error is the command's own.
+    assert [marker and marker.outcome for marker in map(marker_of, (first.wanted, second.wanted))] == [
+        "terminated",
+        "error",
+    ]
     assert second.processes() == []
     assert not set(short.glob("lz-*"))
     for job in jobs:
@@ -153,7 +161,9 @@ def test_the_trainer_sees_that_a_machine_is_lost_and_nothing_outlives_the_job(
     until(lambda: job.processes() == [] and not set(short.glob("lz-*")), "the end of what the lost machine had")
     marker = marker_of(job.wanted)
     assert marker is not None
-    assert marker.outcome == "error"
+    # Not the strategy's failure.
+    assert (marker.exit_code, marker.outcome) == (4, "terminated")
+    assert "a machine was lost: Ray has 1 of 2" in log_of(job.wanted)
 
 
 def test_a_machine_that_does_not_join_is_told_in_one_line(tmp_path: Path, short: Path) -> None:
@@ -162,7 +172,7 @@ def test_a_machine_that_does_not_join_is_told_in_one_line(tmp_path: Path, short:
     fields = {"nodes": 2, "ray_scripts": write_ray_scripts(submission, 2), "ray_join_seconds": 1.0}
     alone = started(wanted, fields, SLURM_PROCID="0", TMPDIR=str(short))
     assert alone.wait() == os.EX_UNAVAILABLE
-    assert "[phase job] ended: 1 of 2 machines joined Ray within 1 seconds: " in log_of(wanted)
+    assert "[phase job] ended: Ray has 1 of 2 machines after 1 seconds: " in log_of(wanted)
     marker = marker_of(wanted)
     assert marker is not None
     assert marker.outcome == "terminated"
