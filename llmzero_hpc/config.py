@@ -92,6 +92,11 @@ class SearchConfig(Section):
         high = self.bounds.get("max_response_length", Bounds()).high
         return configuration.max_response_length if high is None else int(high)
 
+    def secret_variables(self) -> frozenset[str]:
+        """Environment variables whose values are for the controller alone."""
+        named = (getattr(self.agents, "api_key_env", None), self.notify.webhook_env)
+        return frozenset(name for name in named if name)
+
     @field_validator("cluster", mode="before")
     @classmethod
     def _local_by_default(cls, value: Any) -> Any:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 SCRUBBED_PREFIXES = ("SLURM_", "SBATCH_", "SRUN_", "PMI", "PMIX_", "SUBMITIT_")
 """A trainer that sees these takes itself for a rank of the outer job."""
@@ -19,9 +19,13 @@ NODES_VARIABLE, HEAD_VARIABLE = "LLMZERO_NODES", "LLMZERO_HEAD"
 _LOOPBACK = "127.0.0.1"
 
 
-def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment without the traces of the job that surrounds it."""
-    return {key: value for key, value in environment.items() if key in KEPT or not key.startswith(SCRUBBED_PREFIXES)}
+def scrubbed(environment: Mapping[str, str], secrets: Collection[str] = ()) -> dict[str, str]:
+    """An environment without the traces of the job that surrounds it, and without the variables called `secrets`."""
+    return {
+        key: value
+        for key, value in environment.items()
+        if key in KEPT or not (key in secrets or key.startswith(SCRUBBED_PREFIXES))
+    }
 
 
 def restart_count() -> int:

@@ -28,7 +28,7 @@ from llmzero_hpc.store.marker import read_marker
 from llmzero_hpc.store.phase_directory import AttemptDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     import psutil
 
@@ -40,7 +40,14 @@ class LocalCluster(Cluster):
     and the SIGKILL that the phase job sends its command; after twice that the next cancel kills everything.
     """
 
-    def __init__(self, directory: Path, grace_seconds: float = 10.0, submit_timeout_seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        grace_seconds: float = 10.0,
+        submit_timeout_seconds: float = 60.0,
+        secrets: Collection[str] = (),
+    ) -> None:
+        """`secrets` are variables of the controller's environment that are kept from jobs."""
         if importlib.util.find_spec("submitit") is None:
             raise MissingDependencyError(
                 "submitit, which starts jobs on this machine, is not installed", "pip install 'llmzero-hpc[local]'"
@@ -48,6 +55,7 @@ class LocalCluster(Cluster):
         super().__init__()
         self._directory = directory
         self._grace_seconds = grace_seconds
+        self._secrets = secrets
         self._submit_timeout_seconds = submit_timeout_seconds
 
     def submit(self, request: JobRequest) -> Job:
@@ -153,7 +161,7 @@ class LocalCluster(Cluster):
             return subprocess.Popen(
                 [sys.executable, "-m", "llmzero_hpc.cluster.local_submit", str(request_file)],
                 cwd=request_file.parent,
-                env={**scrubbed(os.environ), JOB_VARIABLE: str(request_file.parent)},
+                env={**scrubbed(os.environ, self._secrets), JOB_VARIABLE: str(request_file.parent)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -23,8 +23,9 @@ def make_cluster(config: SearchConfig, search_root: Path) -> Cluster:
     """
     settings = config.cluster
     if isinstance(settings, LocalClusterConfig):
-        return LocalCluster(search_root / "cluster")
+        return LocalCluster(search_root / "cluster", secrets=config.secret_variables())
     from llmzero_hpc.cluster.profiles import read_profile
     from llmzero_hpc.cluster.slurm import SlurmCluster
 
-    return SlurmCluster(search_root / "cluster", settings, read_profile(settings.profile, settings.profiles))
+    profile = read_profile(settings.profile, settings.profiles)
+    return SlurmCluster(search_root / "cluster", settings, profile, secrets=config.secret_variables())

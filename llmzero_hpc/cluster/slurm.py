@@ -31,7 +31,7 @@ from llmzero_hpc.sections import SlurmClusterConfig
 from llmzero_hpc.store.atomic import PRIVATE_FOLDER, make_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from llmzero_hpc.cluster.job_script import JobScript
     from llmzero_hpc.cluster.profile import ClusterProfile
@@ -60,9 +60,11 @@ class SlurmCluster(Cluster):
         settings: SlurmClusterConfig,
         profile: ClusterProfile,
         *,
+        secrets: Collection[str] = (),
         query_timeout_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`secrets` are variables of the controller's environment that are kept from jobs."""
         if importlib.util.find_spec("submitit") is None:
             raise MissingDependencyError(
                 "submitit, which submits jobs to Slurm, is not installed", "pip install 'llmzero-hpc[slurm]'"
@@ -71,6 +73,7 @@ class SlurmCluster(Cluster):
         self._search = directory.resolve().parent
         self._settings = settings
         self._profile = profile
+        self._secrets = secrets
         self._commands = SlurmCommands(self.calls, query_timeout_seconds, clock)
         self._accounting = Accounting(self._commands, clock)
         self._endings: dict[str, JobObservation] = {}
@@ -198,7 +201,7 @@ class SlurmCluster(Cluster):
             launcher = subprocess.Popen(
                 [sys.executable, "-m", "llmzero_hpc.cluster.slurm_submit", str(call.request_file)],
                 cwd=call.folder,
-                env=scrubbed(os.environ),
+                env=scrubbed(os.environ, self._secrets),  # Slurm keeps it on disk
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

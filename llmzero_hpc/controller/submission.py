@@ -63,6 +63,7 @@ class Submission:
         self._trainer = trainer
         self._clock = clock
         self._guard = guard
+        self._once_refused: set[str] = set()
         self.refusals: dict[str, str] = {}
         """Why the cluster refused an attempt when it was last asked to take it, by the attempt's name."""
 
@@ -184,6 +185,7 @@ class Submission:
                 return attempt
             if found is None:
                 self.refusals[attempt.name] = error.message
+                self._once_refused.add(attempt.name)
                 return attempt
             job = found
         return replace(attempt, job=job)
@@ -202,11 +204,12 @@ class Submission:
             directory=directory,
             plan=work.plan(directory),
             attempt=attempt.number,
-            devices=hardware.devices,
+            devices=hardware.gpus or hardware.threads,
             gpus=hardware.gpus > 0,
             time_limit_seconds=min(limits, default=None),
             nodes=hardware.nodes,
-            avoid=lost.hosts if lost and avoids else "",
+            # Where few machines are left, avoiding some may leave none.
+            avoid=lost.hosts if lost and avoids and attempt.name not in self._once_refused else "",
             progress=work.folder.checkpoints,
         )
 

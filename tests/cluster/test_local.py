@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from cluster_contract import (
+    SHOWS_KEYS,
     WAITS,
     ClusterContract,
     cancelled,
@@ -84,6 +85,16 @@ class TestLocalCluster(ClusterContract):
     @pytest.fixture
     def make(self, tmp_path: Path) -> Callable[[], LocalCluster]:
         return lambda: LocalCluster(tmp_path / "cluster", grace_seconds=0.5)
+
+    def test_secrets_of_the_controller_are_kept_from_jobs(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("A_KEY", "hidden")
+        monkeypatch.setenv("NO_KEY", "plain")
+        wanted = request(tmp_path, "lz-a-0-1", SHOWS_KEYS)
+        cluster = LocalCluster(tmp_path / "cluster", secrets={"A_KEY"})
+        ended(cluster, cluster.submit(wanted))
+        assert log_of(wanted).split() == ["None", "plain"]
 
     @pytest.mark.parametrize(
         "trace", ["phases", "request-1.json", "launcher.log", "request-1.ticket", "*_submitted.pkl", "claim", "runs"]

@@ -8,7 +8,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from cluster_contract import WAITS, ClusterContract, cancelled, ended, log_of, marker_of, request, running, until
+from cluster_contract import (
+    SHOWS_KEYS,
+    WAITS,
+    ClusterContract,
+    cancelled,
+    ended,
+    log_of,
+    marker_of,
+    request,
+    running,
+    until,
+)
 from cluster_options import ClusterOptions
 
 from llmzero_hpc.cluster.base import Charge, JobState
@@ -52,6 +63,18 @@ class TestSlurmCluster(ClusterContract):
     @pytest.mark.slow
     def test_the_time_limit_ends_a_job(self, cluster: Cluster, tmp_path: Path) -> None:
         super().test_the_time_limit_ends_a_job(cluster, tmp_path)
+
+
+def test_secrets_of_the_controller_are_kept_from_jobs(
+    clean_slurm: SlurmTestCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", "hidden")
+    monkeypatch.setenv("NO_KEY", "plain")
+    settings = SlurmClusterConfig(kind="slurm", submit_timeout_seconds=20.0)
+    cluster = SlurmCluster(tmp_path / "cluster", settings, ClusterProfile(), secrets={"A_KEY"})
+    wanted = request(tmp_path, "lz-a-0-1", SHOWS_KEYS)
+    ended(cluster, cluster.submit(wanted))
+    assert log_of(wanted).split() == ["None", "plain"]
 
 
 def on_gpus(job: JobRequest, count: int) -> JobRequest:
