@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.agents.playbook import Playbook
+from llmzero_hpc.errors import MissingDependencyError
 from llmzero_hpc.sections import LanguageModelAgents
 
 if TYPE_CHECKING:
@@ -17,27 +19,38 @@ def check_agents(config: SearchConfig) -> None:
     """Whether the agents that `search.yaml` asks for can work here; asks no model.
 
     Raises:
-        ConfigurationError: the key is not where it is said to be.
+        ConfigurationError: the key is not where it is said to be, or a template of the user's is wrong.
         MissingDependencyError: an extra of this package is not installed.
     """
-    if isinstance(config.agents, LanguageModelAgents):
-        from llmzero_hpc.agents.llm.client import Client
-        from llmzero_hpc.agents.llm.secret import read_key
+    settings = config.agents
+    if not isinstance(settings, LanguageModelAgents):
+        return
+    from llmzero_hpc.agents.llm import trial
+    from llmzero_hpc.agents.llm.client import Client
+    from llmzero_hpc.agents.llm.secret import read_key
 
-        Client(config.agents, read_key(config.agents.api_key_env))
+    Client(settings, read_key(settings.api_key_env))
+    if settings.vision and find_spec("matplotlib") is None:
+        raise MissingDependencyError(
+            "agents.vision needs the package matplotlib",
+            "pip install 'llmzero-hpc[agents]', or switch vision off",
+        )
+    if settings.prompts is not None:
+        trial.own_files(settings.prompts)
+        trial.render_all(settings.prompts, vision=False)
 
 
 def make_agents(config: SearchConfig, directory: SearchDirectory) -> Agents:
     """The agents that `search.yaml` asks for; they keep their calls in the search's folder.
 
     Raises:
-        ConfigurationError: the key is not where it is said to be.
-        MissingDependencyError: an extra of this package is not installed.
+        ConfigurationError, MissingDependencyError: as `check_agents`.
         StorageError: what was spent so far cannot be read.
     """
     settings = config.agents
     if not isinstance(settings, LanguageModelAgents):
         return Playbook()
+    check_agents(config)
     from llmzero_hpc.agents.llm.agents import LanguageModel
     from llmzero_hpc.agents.llm.calls import Calls
     from llmzero_hpc.agents.llm.client import Client

@@ -12,8 +12,11 @@ from model_samples import KEY, agents, analyzer_reply, config, proposer_reply, s
 from playbook_samples import HEALTHY, failure_request, phase, proposal_request, stop_request
 from scripted_endpoint import Asked, Said, ScriptedEndpoint, refusal
 
+from llmzero_hpc import shipped
 from llmzero_hpc.agents.base import AgentUnavailableError
 from llmzero_hpc.agents.playbook import Playbook
+from llmzero_hpc.agents.registry import check_agents, make_agents
+from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.search.node import TransitionKind
 from llmzero_hpc.store.agent_calls import CallLog
 
@@ -143,8 +146,6 @@ def test_a_proposal_that_is_not_allowed_changes_nothing(problem: str, tmp_path: 
 
 
 def test_only_keys_that_the_trainer_knows_may_be_set(tmp_path: Path) -> None:
-    from llmzero_hpc.agents.registry import make_agents
-
     reply = proposer_reply(overrides=[{"key": "top_p", "value": 0.9}])
     with always(reply) as endpoint:
         rehearsed = make_agents(config(endpoint.url), search(tmp_path / "rehearsed", endpoint)).propose(REQUEST)
@@ -347,3 +348,19 @@ def test_a_key_that_strayed_into_a_log_is_shown_to_nobody(tmp_path: Path) -> Non
     assert KEY not in endpoint.asked[0].text
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+
+
+def test_own_prompts_are_sent_and_wrong_ones_found_before_a_search_begins(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    template = mine / "early_stopper" / "user.md"
+    template.parent.mkdir(parents=True)
+    own = shipped.path("prompts", "early_stopper/user.md").read_text() + "\nIn the words of this laboratory.\n"
+    template.write_text(own)
+    with always(stopper_reply(FALLING)) as endpoint:
+        settings = config(endpoint.url, agents={"prompts": mine})
+        check_agents(settings)
+        assert agents(search_directory(tmp_path / "search", settings)).judge(FALLING).stop
+    assert "In the words of this laboratory." in endpoint.asked[0].text
+    template.write_text("{{ test_score }}")
+    with pytest.raises(ConfigurationError, match="test_score"):
+        check_agents(settings)
