@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -144,10 +145,10 @@ class SlurmTestCluster:
 
     # Daemons
 
-    def start(self, name: DaemonName, *arguments: str) -> None:
+    def start(self, name: DaemonName) -> None:
         """Start a daemon that has ended, and wait until it serves; one that runs is left alone."""
         if not self.is_up(name):
-            self._spawn(name, *arguments)
+            self._spawn(name)
         self._wait_until_ready(name)
 
     def stop(self, name: DaemonName, number: signal.Signals = signal.SIGTERM) -> None:
@@ -178,6 +179,15 @@ class SlurmTestCluster:
             with contextlib.suppress(OSError):  # it ended in between
                 if (with_steps and _is_step_of(pid, name)) or (with_jobs and _is_job_of(pid, name)):
                     os.kill(pid, signal.SIGKILL)
+
+    def job_processes(self, name: DaemonName) -> list[int]:
+        """Ids of the processes of jobs on a machine, in the order in which they were started."""
+        found = []
+        for pid in sorted(self.processes()):
+            with contextlib.suppress(OSError):  # it ended in between
+                if _is_job_of(pid, name):
+                    found.append(pid)
+        return found
 
     # Clients
 
@@ -247,11 +257,10 @@ class SlurmTestCluster:
         accounting: list[DaemonName] = ["db", "dbd"] if self.options.accounting else []
         return ["munge", *accounting, "ctld", "node1", "node2", "node3", "node4"]
 
-    def _spawn(self, name: DaemonName, *arguments: str) -> None:
-        command = [*self._command(name), *arguments]
+    def _spawn(self, name: DaemonName) -> None:
         with (self.root / "log" / f"{name}.out").open("ab") as log:
             self._daemons[name] = subprocess.Popen(
-                command,
+                self._command(name),
                 env=self._client_environment(),
                 cwd=self.root,
                 stdin=subprocess.DEVNULL,
@@ -288,7 +297,15 @@ class SlurmTestCluster:
             "dbd": lambda: self.ask("sacctmgr", "-n", "show", "cluster").returncode == 0,
             "ctld": lambda: self.ask("scontrol", "ping").returncode == 0,
         }
-        self.wait_for(checks.get(name, self._are_nodes_live), name)
+        is_ready = checks.get(name, self._are_nodes_live)
+
+        def is_ready_by_now() -> bool:
+            if not self.is_up(name):
+                # On a busy machine slurmdbd may give up at the first words of a database that is just up.
+                self._spawn(name)
+            return is_ready()
+
+        self.wait_for(is_ready_by_now, name)
 
     def _are_nodes_live(self) -> bool:
         up = [node for node in NODES if self.is_up(node)]
@@ -328,17 +345,25 @@ class SlurmTestCluster:
     def _last_words(self) -> str:
         """The ends of its logs, for whoever has to find out."""
         lines = []
-        for log in sorted((self.root / "log").glob("*")):
-            lines += [f"{log.name}: {line}" for line in log.read_text(errors="replace").splitlines()[-5:]]
+        for log in sorted((self.root / "log").glob("*.log")):
+            lines += [f"{log.name}: {line}" for line in log.read_text(errors="replace").splitlines()[-6:]]
         return "\n".join(lines)
 
 
+_preparing = threading.Lock()
+
+
 @functools.cache
-def _prepared() -> SlurmTestCluster:
-    """A cluster that is down, with a database as slurmdbd makes it: made once, copied into each cluster."""
+def _made() -> SlurmTestCluster:
     cluster = SlurmTestCluster()
     cluster.prepare()
     return cluster
+
+
+def _prepared() -> SlurmTestCluster:
+    """A cluster that is down, with a database as slurmdbd makes it: made once, copied into each cluster."""
+    with _preparing:
+        return _made()
 
 
 def _is_step_of(pid: int, node: str) -> bool:

@@ -1,0 +1,136 @@
+"""Machines that lose Slurm, hang, die or are taken away under a running job change no search."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from disturbed_search import DisturbedSearch, endings, side_by_side
+from slurm_cluster import SlurmTestCluster
+
+from llmzero_hpc.search.node import Ending
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from cluster_options import DaemonName
+
+pytestmark = pytest.mark.slow
+
+
+def machine_of(search: DisturbedSearch, job_id: str) -> DaemonName:
+    return cast("DaemonName", search.machine(job_id))
+
+
+def slurmd_killed_and_started_again(cluster: SlurmTestCluster, folder: Path) -> None:
+    """Before Slurm misses it: the job has not noticed anything."""
+    with DisturbedSearch(cluster, folder, nodelist="node4") as search:
+        search.mid_run(0)
+        cluster.stop("node4", signal.SIGKILL)
+        cluster.start("node4")
+        search.mid_run(2)
+        cluster.kill_node("node4", with_steps=False)
+        search.wait_for_marker(2)
+        cluster.start("node4")
+        tree = search.finish()
+        assert endings(tree, 0) == [(Ending.COMPLETED, 0)]
+
+
+def slurmd_killed(cluster: SlurmTestCluster, folder: Path) -> None:
+    """The machine is given up and works on: the job's next run ends the one that is still there."""
+    with DisturbedSearch(cluster, folder, exclude="node3,node4") as search:
+        lost = machine_of(search, search.mid_run(0))
+        cluster.stop(lost, signal.SIGKILL)
+        cluster.run("scontrol", "update", f"NodeName={lost}", "State=DOWN", "Reason=test")
+        assert cluster.job_processes(lost)
+        tree = search.finish()
+        assert endings(tree, 0) == [(Ending.COMPLETED, 1)]
+        assert not cluster.job_processes(lost)
+
+
+def machine_lost(cluster: SlurmTestCluster, folder: Path) -> None:
+    with DisturbedSearch(cluster, folder, exclude="node3,node4") as search:
+        lost = machine_of(search, search.mid_run(0))
+        cluster.kill_node(lost, with_jobs=True)
+        tree = search.finish()
+        assert endings(tree, 0) == [(Ending.COMPLETED, 1)]
+
+
+def late_writes_of_a_dead_run(cluster: SlurmTestCluster, folder: Path) -> None:
+    """A machine hangs, loses Slurm, and wakes up when the job's next run is at work: its rows do not count."""
+    with DisturbedSearch(cluster, folder, exclude="node1,node2") as search:
+        job_id = search.mid_run(0)
+        lost = machine_of(search, job_id)
+        cluster.kill_node(lost)
+        dead = cluster.job_processes(lost)
+        for pid in dead:
+            os.kill(pid, signal.SIGSTOP)
+        metrics = search.directory.phase(0).attempt(1).metrics
+
+        def runs() -> list[int]:
+            return [json.loads(line)["restart"] for line in metrics.read_text().splitlines()]
+
+        cluster.wait_for(lambda: 1 in runs(), "the next run")
+        # The trainer first: what runs above it ends it as soon as it sees the next run.
+        os.kill(dead.pop(), signal.SIGCONT)
+        cluster.wait_for(lambda: 0 in runs()[runs().index(1) :], "a late row")
+        for pid in dead:
+            os.kill(pid, signal.SIGCONT)
+        tree = search.finish()
+        assert endings(tree, 0) == [(Ending.COMPLETED, 1)]
+
+
+def machine_drained(cluster: SlurmTestCluster, folder: Path) -> None:
+    """The job may end, and the next ones run elsewhere; one that waits for that machine alone waits."""
+    with DisturbedSearch(cluster, folder, exclude="node3,node4") as search:
+        job_id = search.mid_run(0)
+        machine = machine_of(search, job_id)
+        cluster.run("scontrol", "update", f"NodeName={machine}", "State=DRAIN", "Reason=test")
+        search.mid_run(1)
+        assert machine_of(search, search.job_id(1)) != machine
+        tree = search.finish()
+        assert endings(tree, 0) == [(Ending.COMPLETED, 0)]
+
+
+def machine_set_down(cluster: SlurmTestCluster, folder: Path) -> None:
+    with DisturbedSearch(cluster, folder, exclude="node1,node2") as search:
+        machine = machine_of(search, search.mid_run(0))
+        cluster.run("scontrol", "update", f"NodeName={machine}", "State=DOWN", "Reason=test")
+        tree = search.finish()
+        assert endings(tree, 0) == [(Ending.COMPLETED, 1)]
+
+
+DISTURBANCES = {
+    one.__name__: (one, place)
+    for place, pair in enumerate(
+        (
+            (slurmd_killed, slurmd_killed_and_started_again),
+            (machine_lost, late_writes_of_a_dead_run),
+            (machine_drained, machine_set_down),
+        )
+    )
+    for one in pair
+}
+"""Each pair shares a cluster, half of the machines for each."""
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    with SlurmTestCluster() as first, SlurmTestCluster() as second, SlurmTestCluster() as third:
+        clusters = (first, second, third)
+        return side_by_side(
+            {
+                name: partial(one, clusters[place], tmp_path_factory.mktemp(name))
+                for name, (one, place) in DISTURBANCES.items()
+            }
+        )
+
+
+@pytest.mark.parametrize("name", DISTURBANCES)
+def test_the_search_comes_to_the_same_tree(name: str, problems: Mapping[str, str]) -> None:
+    assert not problems[name], problems[name]
