@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from model_samples import KEY, agents, analyzer_reply, config, proposer_reply, said, search_directory, stopper_reply
-from playbook_samples import HEALTHY, failure_request, phase, proposal_request, stop_request
+from playbook_samples import failure_request, proposal_request, stop_request, validations
 from scripted_endpoint import Asked, Said, ScriptedEndpoint, refusal
 
 from llmzero_hpc import shipped
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from llmzero_hpc.store.search_directory import SearchDirectory
 
-REQUEST = replace(proposal_request(phase(HEALTHY)), child=1)
+REQUEST = replace(proposal_request(validations([0.3, 0.4, 0.5, 0.6], every=15)), child=1)
 FALLING = stop_request([0.30, 0.29, 0.28, 0.27], [0.5, 0.6, 0.7, 0.8])
 FAILED = replace(failure_request("CUDA out of memory"), child=3)
 
@@ -159,7 +159,7 @@ def test_only_keys_that_the_trainer_knows_may_be_set(tmp_path: Path) -> None:
 
 
 def test_a_scratch_phase_resumes_nothing(tmp_path: Path) -> None:
-    request = replace(proposal_request(phase(HEALTHY), kind=TransitionKind.SCRATCH), child=1)
+    request = replace(REQUEST, kind=TransitionKind.SCRATCH, checkpoints=())
     with always(proposer_reply(resume_step=None, changes=[{"name": "lora_rank", "value": 16, "why": ""}])) as endpoint:
         answer = agents(search(tmp_path / "fresh", endpoint)).propose(request)
     assert (answer.resume_step, answer.configuration.lora_rank) == (None, 16)
