@@ -165,5 +165,11 @@ def placement(directory: SearchDirectory) -> list[str]:
 
 
 def _placement(profile: ClusterProfile) -> dict[str, str]:
-    options = {key: getattr(profile, key) for key in ("account", "partition", "qos", "reservation")}
+    elsewhere = profile.controller_partition is not None
+    options = {
+        "account": profile.account,
+        "partition": profile.controller_partition or profile.partition,
+        "qos": profile.controller_qos or (None if elsewhere else profile.qos),
+        "reservation": None if elsewhere else profile.reservation,
+    }
     return {key: value for key, value in options.items() if value is not None}

@@ -24,6 +24,8 @@ _PATTERNS = {
     "partition": rf"{_WORD}(,{_WORD})*",
     "qos": rf"{_WORD}(,{_WORD})*",
     "reservation": rf"{_WORD}(,{_WORD})*",
+    "controller_partition": rf"{_WORD}(,{_WORD})*",
+    "controller_qos": rf"{_WORD}(,{_WORD})*",
     "constraint": r"[A-Za-z0-9_(\[!][A-Za-z0-9_.:&|,*()\[\]!=+-]*",
     "gpu_type": r"[A-Za-z0-9][A-Za-z0-9_.-]*",
     "nodelist": HOSTS,
@@ -87,6 +89,10 @@ class ClusterProfile(Section):
     """`--constraint`, for example `a100&80g`."""
     reservation: str | None = None
     """`--reservation`."""
+    controller_partition: str | None = None
+    """`--partition` of the controller's own job, which needs one CPU and no GPU; none is `partition` and `qos`."""
+    controller_qos: str | None = None
+    """`--qos` of the controller's own job, beside `controller_partition`."""
     nodes: Annotated[int, Field(ge=1)] = 1
     """Machines of a job."""
     gpus_per_node: Annotated[int, Field(ge=0)] = 0

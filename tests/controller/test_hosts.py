@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shlex
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from controller_world import World, small_config
 
+from llmzero_hpc.cluster.controller_job import placement
 from llmzero_hpc.controller import hosts_log
 from llmzero_hpc.controller.hosts import Choice, Host, chosen, is_at
 from llmzero_hpc.controller.hosts_cron import cron_lines
@@ -125,6 +127,31 @@ def test_lines_for_cron_and_scrontab(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "constraint" not in options
     assert options.endswith(f"--output={root.replace('%', '%%')}/controller.log")
     assert shlex.split(line)[-len(command) :] == command
+
+
+@pytest.mark.parametrize(
+    ("profile", "options"),
+    [
+        ({}, []),
+        (
+            {"account": "lab", "partition": "gpu", "qos": "long", "reservation": "paper", "constraint": "a100"},
+            ["--account=lab", "--partition=gpu", "--qos=long", "--reservation=paper"],
+        ),
+        (
+            {"account": "lab", "partition": "gpu", "qos": "long", "controller_partition": "cpu"},
+            ["--account=lab", "--partition=cpu"],
+        ),
+        ({"partition": "gpu", "controller_partition": "cpu", "controller_qos": "x"}, ["--partition=cpu", "--qos=x"]),
+        ({"partition": "gpu", "qos": "long", "controller_qos": "x"}, ["--partition=gpu", "--qos=x"]),
+    ],
+)
+def test_the_controllers_job_goes_where_the_profile_says(
+    tmp_path: Path, profile: dict[str, str], options: list[str]
+) -> None:
+    profiles = tmp_path / "profiles.yaml"
+    profiles.write_text(json.dumps({"default": profile}))
+    world = World(tmp_path / "search", small_config(cluster={"kind": "slurm", "profiles": str(profiles)}))
+    assert placement(world.directory) == options
 
 
 def test_without_slurm_there_is_no_line_for_scrontab(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

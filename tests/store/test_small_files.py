@@ -25,7 +25,16 @@ from llmzero_hpc.store.control import (
     request_stop,
     stop_request,
 )
-from llmzero_hpc.store.daemon_file import Heartbeat, read_heartbeat, write_heartbeat
+from llmzero_hpc.store.daemon_file import (
+    Heartbeat,
+    QueuedController,
+    clear_queued,
+    read_heartbeat,
+    read_queued,
+    silence_seconds,
+    write_heartbeat,
+    write_queued,
+)
 from llmzero_hpc.store.events import Event, append_event, read_events
 from llmzero_hpc.store.marker import Marker, read_marker, write_marker
 from llmzero_hpc.store.phase_directory import AttemptDirectory
@@ -38,7 +47,7 @@ if TYPE_CHECKING:
     from llmzero_hpc.store.search_directory import SearchDirectory
 
 MARKER = Marker("lz-sample-7-1", 1, 2, 10.5, 20.0, -9, "terminated")
-HEARTBEAT = Heartbeat("login1", 17, "boot", 1.0, 2.5, 3, "sbatch: try later", 4, "a free slot")
+HEARTBEAT = Heartbeat("login1", 17, "boot", 1.0, 2.5, 3, "sbatch: try later", {"sbatch": 4}, "a free slot", job_id="7")
 
 
 @pytest.fixture
@@ -108,6 +117,22 @@ def test_a_marker_that_is_not_ours_is_none(attempt: AttemptDirectory, old: str, 
     assert old in text
     path.write_text(text.replace(old, new))
     assert read_marker(attempt) is None
+
+
+def test_a_controllers_job_is_noted_until_it_has_ended(directory: SearchDirectory) -> None:
+    assert read_queued(directory) is None
+    clear_queued(directory)
+    for queued in (QueuedController("17", 1.5), QueuedController("18", 2.5)):
+        write_queued(directory, queued)
+        assert read_queued(directory) == queued
+    clear_queued(directory)
+    assert read_queued(directory) is None
+
+
+def test_a_controller_is_silent_after_a_while_and_later_where_cron_starts_it() -> None:
+    assert silence_seconds(30.0) == 300.0
+    assert silence_seconds(90.0) == 450.0
+    assert silence_seconds(30.0, by_cron=True) == 900.0
 
 
 def test_the_last_heartbeat_counts(directory: SearchDirectory) -> None:
