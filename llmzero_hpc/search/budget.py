@@ -27,16 +27,14 @@ class Limits(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Used and left. `expected_seconds` is what one more phase is expected to cost: the dearest finished one so far.
-
-    All but `seconds_left` (wall time) and the dollars are device-seconds: wall seconds times allocated devices.
-    """
+    """Used and left: device-seconds (wall seconds times devices), but for `seconds_left` (wall time) and the dollars."""
 
     iterations_left: int
     device_seconds_used: float
     device_seconds_left: float | None
     seconds_left: float | None
     expected_seconds: float
+    """What one more phase is expected to cost: as much as the dearest so far, and no less than the shortest job."""
     promised_seconds: float
     """What submitted jobs may still spend: what is left of their allowance, or of the expectation where they have none.
     """
@@ -62,7 +60,7 @@ class Account:
             return "the time until the deadline is too short for a job"
         if self.device_seconds_left is not None:
             free = self.device_seconds_left - self.reserved_seconds
-            if free <= self.expected_seconds or free < self.shortest_seconds * self.devices:
+            if free <= 0 or free < self.expected_seconds:
                 return "the compute budget does not cover another phase"
         return None
 
@@ -98,8 +96,10 @@ def account(
         devices: of one phase.
     """
     used = tree.device_seconds()
+    shortest = shortest_seconds * devices
     expected = max((node.device_seconds for node in tree if node.status.is_final), default=0.0)
-    claims = [(_is_submitted(node), _claim(node, expected)) for node in tree.active()]
+    expected = max(expected, shortest)
+    claims = [(_is_submitted(node), _claim(node, expected, shortest)) for node in tree.active()]
     return Account(
         iterations_left=budget.iterations - tree.iterations(),
         device_seconds_used=used,
@@ -138,9 +138,9 @@ def _is_submitted(node: Node) -> bool:
     return node.attempt is not None and not node.attempt.is_over
 
 
-def _claim(node: Node, expected: float) -> float:
+def _claim(node: Node, expected: float, shortest: float) -> float:
     attempt = node.attempt
     if attempt is not None and not attempt.is_over and attempt.allowance is not None:
         # a run that was requeued may take the whole time limit once more
         return max(0.0, attempt.allowance - (attempt.device_seconds - attempt.earlier_device_seconds))
-    return max(0.0, expected - node.device_seconds)
+    return max(shortest if attempt is None or attempt.is_over else 0.0, expected - node.device_seconds)

@@ -182,12 +182,13 @@ def test_a_job_whose_time_is_cut_short_by_the_budget_keeps_what_it_reached(tmp_p
     assert made.cost <= 721.0
 
 
-def test_a_remainder_too_short_for_any_job_ends_the_search(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_a_remainder_too_short_for_any_job_ends_the_search(tmp_path: Path, parallel: int) -> None:
     """Where time limits are whole minutes, seconds that are left are of no use, however short phases are."""
-    made = world(tmp_path, [20.0], budget={"iterations": 50, "device_hours": 150 / HOUR})
+    made = world(tmp_path, [20.0], max_parallel_phases=parallel, budget={"iterations": 50, "device_hours": 150 / HOUR})
     made.cluster.time_limit_grain_seconds = 60.0
     outcome = made.search(interval=5, limit=200)
 
     assert outcome.finished
-    assert len(made.tree) < 8
+    assert len(made.tree) == len(train_jobs(made)) < 8, "nothing is planned that cannot be submitted"
     assert made.cost <= 150.0

@@ -54,8 +54,8 @@ def at(
         (Budget(api_dollars=5.0), 5.0, 0.0, "the money for language models is used up", None),
         (Budget(deadline_hours=1.0), 0.0, HOUR - 1, None, None),
         (Budget(deadline_hours=1.0), 0.0, HOUR, "the deadline has passed", "the deadline has passed"),
-        (Budget(device_hours=2.01), 0.0, 0.0, None, None),
-        (Budget(device_hours=2.0), 0.0, 0.0, "the compute budget does not cover another phase", None),
+        (Budget(device_hours=2.0), 0.0, 0.0, None, None),
+        (Budget(device_hours=1.99), 0.0, 0.0, "the compute budget does not cover another phase", None),
         (
             Budget(device_hours=1.0), 0.0, 0.0,
             "the compute budget does not cover another phase", "the compute budget is used up",
@@ -126,6 +126,19 @@ def test_parallel_phases_share_what_covers_them(hours: float, places: int, share
     found = at(Budget(device_hours=hours), finished(0, HOUR), devices=2)
 
     assert affordable_seconds(found, places) == pytest.approx((hours - 1.0) * HOUR / share / 2)
+
+
+def test_shares_are_never_shorter_than_the_shortest_job() -> None:
+    found = at(Budget(device_hours=190 / HOUR), finished(0, 20.0), shortest=60.0)
+
+    assert found.expected_seconds == 60.0
+    assert affordable_seconds(found, 3) == pytest.approx(170 / 2)
+    planned = at(
+        Budget(device_hours=190 / HOUR), finished(0, 20.0), *(node(n, 0, status=NodeStatus.PLANNED) for n in (1, 2)),
+        shortest=60.0,
+    )  # fmt: skip
+    assert planned.reserved_seconds == 120.0
+    assert planned.refusal is not None
 
 
 def test_a_job_waits_while_all_is_promised_to_others() -> None:
