@@ -43,8 +43,8 @@ class SearchConfig(Section):
     """Of the search, of its folder under the state folder, and in the names of its jobs."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Every random choice follows from it."""
-    trainer: Literal["trl", "rehearsal"] = "trl"
-    """`trl`: GRPO by TRL. `rehearsal`: nothing is trained, scores are made up."""
+    trainer: Literal["verl", "trl", "rehearsal"] = "trl"
+    """`verl`: GRPO by VeRL, on several machines too. `trl`: GRPO by TRL. `rehearsal`: no training, made-up scores."""
     model: str
     """Folder of a Hugging Face model, or `builtin:chains` for the policy that the demo makes."""
     task: TaskConfig

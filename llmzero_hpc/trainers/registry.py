@@ -20,8 +20,12 @@ def make_trainer(name: str) -> Trainer:
         from llmzero_hpc.trainers.trl.trainer import TrlTrainer
 
         return TrlTrainer()
+    if name == "verl":
+        from llmzero_hpc.trainers.verl.trainer import VerlTrainer
+
+        return VerlTrainer()
     if name == "rehearsal":
         from llmzero_hpc.trainers.rehearsal import RehearsalTrainer
 
         return RehearsalTrainer()
-    raise ConfigurationError(f"trainer: {name!r} is unknown", "the trainers are 'trl' and 'rehearsal'")
+    raise ConfigurationError(f"trainer: {name!r} is unknown", "the trainers are 'verl', 'trl' and 'rehearsal'")

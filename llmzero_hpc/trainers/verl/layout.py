@@ -58,6 +58,11 @@ class Layout:
         return self.folder / "metrics.jsonl"
 
     @property
+    def mistake(self) -> Path:
+        """What went wrong in a reward or a response, one line: VeRL itself would train on without them."""
+        return self.folder / "mistake.txt"
+
+    @property
     def newest_state(self) -> Path:
         """Where VeRL names the newest complete state, a number."""
         return self.states / "latest_checkpointed_iteration.txt"
