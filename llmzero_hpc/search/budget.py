@@ -27,7 +27,7 @@ class Limits(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Used and left: device-seconds (wall seconds times devices), but for `seconds_left` (wall time) and the dollars."""
+    """Used and left: device-seconds (wall seconds times devices), but for `seconds_left` (wall) and the dollars."""
 
     iterations_left: int
     device_seconds_used: float

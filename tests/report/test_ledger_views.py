@@ -74,7 +74,7 @@ def test_what_phases_in_flight_may_still_spend_is_shown_beside_what_is_left() ->
     capped = replace(running, attempts=(replace(running.attempts[0], allowance=200.0),))
     compute = look(tree.replacing(capped)).budget[1]
 
-    assert compute.reserved == pytest.approx((180 + 60) / 3600), "the rest of an allowance, and a phase: a minute at least"
+    assert compute.reserved == pytest.approx((180 + 60) / 3600), "the rest of an allowance, and a minute at least"
     assert f"{240 / 3600:.3f} of what is left is reserved" in shown(status_view(look(tree.replacing(capped))))
     assert "reserved" not in shown(status_view(look(samples.finished_tree())))
     assert "reserved" not in shown(status_view(look(tree, budget=Budget())))
