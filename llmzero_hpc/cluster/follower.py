@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.cluster.claim import is_superseded
-from llmzero_hpc.cluster.head_file import HeadReader, HeadWord
+from llmzero_hpc.cluster.head_file import BEAT_LOOKS, SILENT_LOOKS, HeadReader, HeadWord
 from llmzero_hpc.cluster.job_environment import job_id, restart_count
 from llmzero_hpc.cluster.processes import kill_stragglers
 from llmzero_hpc.cluster.ray_cluster import RayNode, ray_environment
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from llmzero_hpc.cluster.phase_job import PhaseJob
 
-SILENT_LOOKS = 300
-"""A head that has not been heard of for so many looks is gone: it beats many times as often."""
-
 
 class Follower:
     """A process of a job other than the first, in its main thread; there is one on each machine."""
@@ -36,6 +33,7 @@ class Follower:
         self._restart = restart_count()
         self._run = uuid.uuid4().hex
         self._head = HeadReader(self._attempt.head(self._restart))
+        self._looks = 0
         self._stopped_at: float | None = None
         self._ray: RayNode | None = None
 
@@ -75,8 +73,11 @@ class Follower:
             return False
         if self._stopped_at is not None and time.monotonic() > self._stopped_at + self._job.grace_seconds:
             return False
-        silent = self._head.silent_seconds() > SILENT_LOOKS * self._job.watch_seconds
-        return not silent and not is_superseded(self._attempt, self._restart)
+        if self._head.silent_seconds() > SILENT_LOOKS * self._job.watch_seconds:
+            return False
+        # The head looks each time, and says so by its end.
+        self._looks += 1
+        return self._looks % BEAT_LOOKS != 0 or not is_superseded(self._attempt, self._restart)
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         # The head got the same signal, and its command may need this machine to save.

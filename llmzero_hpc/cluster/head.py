@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Literal
 
 from llmzero_hpc.cluster.claim import is_superseded, take_claim
 from llmzero_hpc.cluster.command import TIME_LIMIT, Command
-from llmzero_hpc.cluster.head_file import HeadFile
+from llmzero_hpc.cluster.head_file import BEAT_LOOKS, HeadFile
 from llmzero_hpc.cluster.job_environment import job_id, own_address, restart_count
 from llmzero_hpc.cluster.processes import kill_stragglers
 from llmzero_hpc.cluster.ray_cluster import RayNode, create_token, ray_environment, wait_for_nodes
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     Requeue = Callable[[int, FrameType | None], object]
 
-BEAT_LOOKS = 8
-"""The head of several machines says that it is alive each time it has looked so often for a newer run."""
 _LEAVING_LOOKS = 5
+_LOST_SECONDS = 10.0
+"""How long a machine may be out of reach after the command has failed."""
 _SENT_BY_OTHERS = frozenset({signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP})
 """Signals that a command does not send itself: a person, a shutdown, or a kernel short of memory."""
 _SIGNAL_SLACK_SECONDS = 90.0
@@ -102,11 +102,11 @@ class Head:
         if job.ray_scripts:
             try:
                 environment = self._with_ray(environment)
-            except ClusterError as error:
-                self._command.kill(f"{error.message}; {error.next_step}".strip("; "))
+            except (ClusterError, OSError) as error:
+                self._command.kill(str(error))
                 return os.EX_UNAVAILABLE
         exit_code = self._command.run(job.command, job.directory, environment, log, job.time_limit_seconds)
-        if exit_code and self._ray and job.nodes > 1:
+        if exit_code and self._ray and job.nodes > 1 and not self._command.is_stopped():
             self._look_for_lost_machines(environment)
         return exit_code
 
@@ -120,13 +120,14 @@ class Head:
         environment["RAY_ADDRESS"] = address
         if self._head_file and address:
             self._head_file.listens(address)
-            wait_for_nodes(environment, job.nodes, job.ray_join_seconds, stopped)
+            wait_for_nodes(environment, job.nodes, job.ray_join_seconds, self._attempt.ray_log(0), stopped)
         return environment
 
     def _look_for_lost_machines(self, environment: Mapping[str, str]) -> None:
         """A command that fails when Ray loses a machine, minutes before Slurm does, has not failed by itself."""
         try:
-            wait_for_nodes(environment, self._job.nodes, 0, self._command.is_stopped)
+            log, stopped = self._attempt.ray_log(0), self._command.is_stopped
+            wait_for_nodes(environment, self._job.nodes, _LOST_SECONDS, log, stopped)
         except ClusterError as error:
             self._command.kill(f"a machine was lost: {error.message}")
 

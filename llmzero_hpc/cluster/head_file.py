@@ -19,6 +19,11 @@ from llmzero_hpc.store.records import decoded, encoded
 if TYPE_CHECKING:
     from pathlib import Path
 
+BEAT_LOOKS = 8
+"""The head says that it is alive each time it has looked so often for a newer run."""
+SILENT_LOOKS = 300
+"""A head that nothing has been heard of for so many looks is gone."""
+
 
 @dataclass(frozen=True, slots=True)
 class HeadWord:

@@ -151,20 +151,22 @@ def create_token(attempt: AttemptDirectory, restart: int) -> Path:
     return path
 
 
-def wait_for_nodes(environment: Mapping[str, str], nodes: int, seconds: float, is_stopped: Callable[[], bool]) -> None:
+def wait_for_nodes(
+    environment: Mapping[str, str], nodes: int, seconds: float, log: Path, is_stopped: Callable[[], bool]
+) -> None:
     """Wait until all machines have joined, or the job was stopped. `environment` holds RAY_ADDRESS.
 
     Raises:
         ClusterError: they have not in time.
     """
     # A process of its own: Ray in this one would stay for days.
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as said, log.open("ab") as complaints:
         counting = subprocess.Popen(
             [sys.executable, "-m", "llmzero_hpc.cluster.ray_nodes", str(nodes), str(seconds)],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=said,
-            stderr=subprocess.DEVNULL,
+            stderr=complaints,
         )
         deadline = time.monotonic() + seconds + _ANSWER_SECONDS
         while counting.poll() is None:
@@ -174,7 +176,7 @@ def wait_for_nodes(environment: Mapping[str, str], nodes: int, seconds: float, i
             time.sleep(_POLL_SECONDS)
         if counting.returncode and not is_stopped():
             said.seek(0)
-            raise ClusterError(said.read().decode().strip() or f"{environment['RAY_ADDRESS']} does not answer")
+            raise ClusterError(said.read().decode().strip() or f"Ray at {environment['RAY_ADDRESS']} does not answer")
 
 
 def _visible(environment: Mapping[str, str]) -> list[str]:

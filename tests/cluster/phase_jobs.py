@@ -6,16 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from llmzero_hpc.cluster.phase_job import PhaseJob
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from llmzero_hpc.cluster.base import JobRequest
 
 REQUEUED = 255
 """Exit code of a job that asked Slurm to queue it again."""
 WATCH_SECONDS = 0.02
+RAY_SECONDS = 240.0
 
 # What submitit does: a handler for the signal that announces an end, the job dumped anew, a requeue, and exit(-1).
 _RUN = """
@@ -56,3 +61,11 @@ def started(wanted: JobRequest, fields: dict[str, Any] | None = None, /, **envir
     return subprocess.Popen(
         [sys.executable, "-c", _RUN, json.dumps(job.request()), str(wanted.directory)], env={**own, **environment}
     )
+
+
+def until_ray(condition: Callable[[], bool], log: Path) -> None:
+    """Poll with a deadline that is long enough for Ray, which starts a dozen processes on each machine."""
+    deadline = time.monotonic() + RAY_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cluster_contract import WAITS, ended, log_of, marker_of, processes_in, request, until
 from cluster_options import ClusterOptions
+from phase_jobs import until_ray
 
 from llmzero_hpc.cluster.base import JobState
 from llmzero_hpc.cluster.claim import read_claim
@@ -213,7 +214,7 @@ def test_ray_runs_on_all_machines_of_a_job_and_ends_with_it(
     job = request(tmp_path, "lz-a-0-1", program, environment={"LLMZERO_RAY_CPUS": "1"})
     wanted = replace(job, plan=replace(job.plan, ray=True), nodes=2, devices=4, gpus=True)
     job_of_slurm = cluster.submit(wanted)
-    until(lambda: "run" in log_of(wanted), "Ray on both machines")
+    until_ray(lambda: "run" in log_of(wanted), AttemptDirectory(wanted.directory).ray_log(0))
     assert "run 2 4.0" in log_of(wanted)
     cluster.cancel(job_of_slurm)
     assert ended(cluster, job_of_slurm).state is JobState.CANCELLED

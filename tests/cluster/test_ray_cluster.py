@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from cluster_contract import log_of, marker_of, request, until
-from phase_jobs import started
+from phase_jobs import started, until_ray
 
 from llmzero_hpc.cluster.processes import JOB_VARIABLE, job_folder
 from llmzero_hpc.cluster.ray_cluster import write_ray_scripts
@@ -64,14 +64,18 @@ class RayJob:
         plan = {"OF_THE_PLAN": "yes", "LLMZERO_RAY_CPUS": "1", **more}
         self.wanted: JobRequest = request(root, name, TRAINS, environment=plan)
         self.attempt = AttemptDirectory(self.wanted.directory)
-        fields = {"nodes": 2, "ray_scripts": write_ray_scripts(self.attempt.submission, 2), "ray_join_seconds": 60.0}
+        fields = {
+            "nodes": 2,
+            "ray_scripts": write_ray_scripts(self.attempt.submission, 2),
+            "ray_join_seconds": RAY_SECONDS,
+        }
         self.ranks = [
             started(self.wanted, fields, SLURM_PROCID=str(rank), SLURM_JOB_ID=name, TMPDIR=str(short))
             for rank in (0, 1)
         ]
 
     def up(self) -> None:
-        until(lambda: "nodes 2" in log_of(self.wanted) or self.ranks[0].poll() is not None, "the job's Ray")
+        until_ray(lambda: "nodes 2" in log_of(self.wanted) or self.ranks[0].poll() is not None, self.attempt.ray_log(0))
         assert self.ranks[0].poll() is None, log_of(self.wanted)
 
     def go(self, exit_code: int) -> list[int]:
