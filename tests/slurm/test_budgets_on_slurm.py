@@ -62,7 +62,7 @@ def test_the_compute_budget_is_not_overspent_and_status_agrees_with_the_books(
     assert {"squeue", "sbatch"} <= set(data["controller"]["calls"])
 
 
-def test_slurm_ends_a_job_that_would_overdraw_the_budget_when_nobody_drives_the_search(
+def test_a_job_has_a_time_limit_that_the_budget_covers_so_that_nobody_has_to_watch_it(
     clean_slurm: SlurmTestCluster, tmp_path: Path
 ) -> None:
     directory = rehearsal(
