@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import pytest
 from searches import CPU_PROFILE, decisions, on_slurm, rehearsal
 
 from llmzero_hpc.controller.daemon import Daemon
@@ -102,9 +103,9 @@ class DisturbedSearch:
         self._controller.kill()
         self._controller.wait()
         if error is not None:
-            for file in (self.directory.root / "events.jsonl", self._log):
+            for file in (self.directory.root / "events.jsonl", self._log, self.cluster.root / "log/slurmctld.log"):
                 if file.exists():
-                    error.add_note(file.read_text())
+                    error.add_note("\n".join(file.read_text().splitlines()[-40:]))
 
     def attempt(self, node: int) -> Attempt:
         """The newest attempt of a node, as soon as it has a job."""
@@ -114,7 +115,8 @@ class DisturbedSearch:
             attempt = tree[node].attempt if node < len(tree) else None
             return attempt if attempt and attempt.job else None
 
-        return self._wait_for(found, f"a job of node {node}")
+        attempt: Attempt = self._wait_for(found, f"a job of node {node}")
+        return attempt
 
     def job_id(self, node: int) -> str:
         """Of a node's newest attempt."""
@@ -216,6 +218,12 @@ class DisturbedSearch:
 def endings(tree: Tree, node: int) -> list[tuple[Ending | None, int]]:
     """How each attempt of a node ended, and how often the cluster had requeued it."""
     return [(attempt.ending, attempt.restarts) for attempt in tree[node].attempts]
+
+
+def chosen(request: pytest.FixtureRequest) -> list[str]:
+    """The names with which tests of the asking module are to run."""
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    return [str(item.callspec.params["name"]) for item in items if item.module is request.module]
 
 
 def side_by_side(disturbances: Mapping[str, Callable[[], None]]) -> Mapping[str, str]:

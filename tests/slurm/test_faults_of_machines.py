@@ -9,16 +9,18 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from disturbed_search import DisturbedSearch, endings, side_by_side
-from slurm_cluster import SlurmTestCluster
+from cluster_options import ClusterOptions
+from disturbed_search import DisturbedSearch, chosen, endings, side_by_side
 
 from llmzero_hpc.search.node import Ending
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from cluster_options import DaemonName
+    from slurm_cluster import SlurmTestCluster
+    from slurm_fixtures import StartSlurm
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +51,10 @@ def slurmd_killed(cluster: SlurmTestCluster, folder: Path) -> None:
         cluster.run("scontrol", "update", f"NodeName={lost}", "State=DOWN", "Reason=test")
         assert cluster.job_processes(lost)
         tree = search.finish()
-        assert endings(tree, 0) == [(Ending.COMPLETED, 1)]
+        ended = endings(tree, 0)
+        # Now and then Slurm's own srun of the lost run takes the next one along: their steps have the same name.
+        assert ended[0][1] == 1
+        assert ended[-1][0] is Ending.COMPLETED
         assert not cluster.job_processes(lost)
 
 
@@ -105,30 +110,28 @@ def machine_set_down(cluster: SlurmTestCluster, folder: Path) -> None:
         assert endings(tree, 0) == [(Ending.COMPLETED, 1)]
 
 
-DISTURBANCES = {
-    one.__name__: (one, place)
-    for place, pair in enumerate(
-        (
-            (slurmd_killed, slurmd_killed_and_started_again),
-            (machine_lost, late_writes_of_a_dead_run),
-            (machine_drained, machine_set_down),
-        )
-    )
-    for one in pair
-}
-"""Each pair shares a cluster, half of the machines for each."""
+PAIRS = (
+    (slurmd_killed, slurmd_killed_and_started_again),
+    (machine_lost, late_writes_of_a_dead_run),
+    (machine_drained, machine_set_down),
+)
+"""Each shares a cluster, half of the machines for each."""
+DISTURBANCES = {one.__name__: one for pair in PAIRS for one in pair}
 
 
 @pytest.fixture(scope="module")
-def problems(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    with SlurmTestCluster() as first, SlurmTestCluster() as second, SlurmTestCluster() as third:
-        clusters = (first, second, third)
-        return side_by_side(
-            {
-                name: partial(one, clusters[place], tmp_path_factory.mktemp(name))
-                for name, (one, place) in DISTURBANCES.items()
+def problems(
+    request: pytest.FixtureRequest, start_slurm: StartSlurm, tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[str, str]:
+    disturbances: dict[str, Callable[[], None]] = {}
+    for pair in PAIRS:
+        names = [one.__name__ for one in pair if one.__name__ in chosen(request)]
+        if names:
+            cluster = start_slurm(ClusterOptions())
+            disturbances |= {
+                name: partial(DISTURBANCES[name], cluster, tmp_path_factory.mktemp(name)) for name in names
             }
-        )
+    return side_by_side(disturbances)
 
 
 @pytest.mark.parametrize("name", DISTURBANCES)
