@@ -155,7 +155,8 @@ def small_disk(folder: Path, size: str) -> Iterator[bool]:
 
 def test_a_disk_that_is_full_while_a_search_runs(command: CommandLine) -> None:
     """A real tiny file system; skipped where none can be mounted (the store's tests limit file sizes there)."""
-    command.write(name="slow", rehearsal=SLOW, budget={"iterations": 1})
+    # no floor of free space, or nothing would start
+    command.write(name="slow", rehearsal=SLOW, budget={"iterations": 1}, housekeeping={"free_gb": 0})
     disk = command.folder / "state"
     with small_disk(disk, "512k") as mounted:
         if not mounted:
