@@ -120,11 +120,11 @@ class Controller:
         overdrawn = self.account().overdrawn
         if overdrawn:
             self._end_active_phases(overdrawn)
-        elif control.is_paused(self._directory):
-            return f"paused: `llmzero-hpc resume {self._config.name}` goes on"
-        elif problem := space_problem(self._directory.root, self._config.housekeeping.free_gb):
-            return f"no phase is submitted: {problem}"
-        else:
+        elif not self._is_over():
+            if control.is_paused(self._directory):
+                return f"paused: `llmzero-hpc resume {self._config.name}` goes on"
+            if problem := space_problem(self._directory.root, self._config.housekeeping.free_gb):
+                return f"no phase is submitted: {problem}"
             self._plan()
             self._counsel.take_answers()
             self._submit_proposed()
