@@ -44,7 +44,7 @@ class Follower:
         while self._is_wanted() and self._head.read() is None:
             time.sleep(self._job.watch_seconds)
         word, presence = self._head.read(), self._attempt.present(self._restart, self._rank)
-        if word is None or word.job_id != job_id() or not create_bytes(presence, b""):
+        if word is None or word.ended or word.job_id != job_id() or not create_bytes(presence, b""):
             return
         clear_unfinished(job_id(), self._rank)
         with reaped(self._run, self._job.directory):

@@ -204,8 +204,9 @@ def test_a_head_that_is_killed_takes_its_command_and_its_machines_along(cluster:
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 def test_ray_runs_on_all_machines_of_a_job_and_ends_with_it(
-    cluster: SlurmCluster, clean_slurm: SlurmTestCluster, tmp_path: Path
+    clean_slurm: SlurmTestCluster, tmp_path: Path, short: Path
 ) -> None:
+    cluster = cluster_in(tmp_path, environment={"TMPDIR": str(short)})
     program = (
         "import os, ray, time; ray.init(log_to_driver=False)\n"
         "print('run', len(ray.nodes()), ray.cluster_resources()['GPU'], flush=True)\n"

@@ -78,8 +78,10 @@ def test_the_command_runs_on_the_head_alone_and_the_others_leave_with_it(tmp_pat
 
 def test_the_head_waits_for_the_others_to_leave_before_it_fails(tmp_path: Path) -> None:
     # srun is told to end all as soon as one process fails.
-    wanted = request(tmp_path, "lz-a-0-1", "print('up', flush=True); raise SystemExit(3)")
+    wanted = request(tmp_path, "lz-a-0-1", UNTIL_GO + "raise SystemExit(3)")
     job = Job(wanted, 2)
+    until(job.is_complete, "the job")
+    (wanted.directory / "go").touch()
     assert job.head.wait() == 3
     assert not list(wanted.directory.glob("rank-*"))
     assert job.codes() == [3, 0]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 from cluster_contract import log_of, marker_of, request, until
-from phase_jobs import started, until_ray
+from phase_jobs import RAY_SECONDS, started, until_ray
 
 from llmzero_hpc.cluster.processes import JOB_VARIABLE, job_folder
 from llmzero_hpc.cluster.ray_cluster import write_ray_scripts
@@ -20,6 +18,7 @@ from llmzero_hpc.store.phase_directory import AttemptDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from llmzero_hpc.cluster.base import JobRequest
 
@@ -96,13 +95,6 @@ class RayJob:
             except psutil.Error:
                 continue
         return found
-
-
-@pytest.fixture
-def short() -> Iterator[Path]:
-    """Where Ray's sockets fit in."""
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
-        yield Path(folder)
 
 
 @pytest.fixture
