@@ -177,6 +177,9 @@ def _common(
         "trainer.n_gpus_per_node": placement.processes.on_each,
         "trainer.default_local_dir": place.states,
         "trainer.logger": ["console", "file"],
+        # Hydra would leave a folder `outputs` wherever the command is started.
+        "hydra.run.dir": place.folder,
+        "hydra.output_subdir": None,
         "+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH": place.metrics,
     }
     settings |= _passes(placement, shape.micro_batch) | _precision(hardware)
