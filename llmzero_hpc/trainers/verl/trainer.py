@@ -84,7 +84,7 @@ class VerlTrainer(Trainer):
     def plan_evaluation(self, spec_file: Path, attempt_directory: Path) -> LaunchPlan:
         """See the base class."""
         hardware = read_evaluation(spec_file).hardware
-        return launch_plan("llmzero_hpc.trainers.verl.evaluation", spec_file, attempt_directory, hardware)
+        return launch_plan("llmzero_hpc.trainers.verl.evaluate", spec_file, attempt_directory, hardware)
 
 
 def _check_hardware(hardware: Hardware) -> None:

@@ -52,8 +52,8 @@ def build_model(folder: Path) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",  # noqa: S106 - no password
+        pad_token="<|endoftext|>",  # noqa: S106
         additional_special_tokens=["<|im_start|>"],
     )
     fast.chat_template = (
@@ -127,8 +127,8 @@ def launched(plan: LaunchPlan, python: str, attempt: AttemptDirectory) -> subpro
         )
 
 
-def finished(process: subprocess.Popen[bytes], attempt: AttemptDirectory) -> None:
-    assert process.wait(timeout=300) == 0, attempt.trainer_log.read_text(errors="replace")[-6000:]
+def finished(process: subprocess.Popen[bytes], attempt: AttemptDirectory, seconds: float) -> None:
+    assert process.wait(timeout=seconds) == 0, attempt.trainer_log.read_text(errors="replace")[-6000:]
 
 
 def rows_of(spec: PhaseSpec, attempts: int = 1) -> dict[int, MetricRow]:

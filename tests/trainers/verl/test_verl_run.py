@@ -1,0 +1,203 @@
+"""Real phases of a tiny Qwen2 through the command that a job runs: live, killed, continued, handed on, evaluated."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from verl_phases import (
+    SMALL,
+    attempt_of,
+    build_model,
+    finished,
+    launched,
+    rows_of,
+    started,
+    weights_of,
+    write_task,
+)
+
+from llmzero_hpc.search.metrics import STEP_METRICS
+from llmzero_hpc.sections import Hardware, Rehearsal
+from llmzero_hpc.store.phase_directory import PhaseDirectory
+from llmzero_hpc.tasks.base import Split
+from llmzero_hpc.trainers.base import EvaluationSpec, PhaseSpec
+from llmzero_hpc.trainers.checkpoints import checkpoint_path
+from llmzero_hpc.trainers.specification import write_specification
+from llmzero_hpc.trainers.verl.trainer import VerlTrainer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.verl, pytest.mark.training, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+WAIT_SECONDS = 600
+
+
+@pytest.fixture(scope="module")
+def first_phase(tmp_path_factory: pytest.TempPathFactory) -> PhaseSpec:
+    root = tmp_path_factory.mktemp("search")
+    folder = root / "phases" / "0000"
+    folder.mkdir(parents=True)
+    return PhaseSpec(
+        search="small",
+        node=0,
+        seed=1,
+        model=str(build_model(root / "model")),
+        task=write_task(root / "task"),
+        configuration=SMALL,
+        first_step=1,
+        total_steps=4,
+        validate_every_steps=2,
+        validation_max_response_length=8,
+        parent_adapter=None,
+        checkpoints=folder / "checkpoints",
+        training_state=folder / "training_state",
+        hardware=Hardware(device="cpu"),
+        rehearsal=Rehearsal(),
+    )
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A phase that was told to end once its second step was validated, as it stood then, and after another attempt."""
+
+    spec: PhaseSpec
+    exit_code: int
+    rows: dict[int, dict[str, float]]
+    weights: dict[int, bytes]
+
+
+@pytest.fixture(scope="module")
+def interrupted(first_phase: PhaseSpec, verl_python: str) -> Interrupted:
+    process, attempt = started(first_phase, verl_python), attempt_of(first_phase)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while 2 not in rows_of(first_phase):
+        assert process.poll() is None, attempt.trainer_log.read_text(errors="replace")[-6000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    exit_code = process.wait(timeout=60)
+    rows = {step: dict(row.values) for step, row in rows_of(first_phase).items()}
+    found = Interrupted(first_phase, exit_code, rows, weights_of(first_phase))
+    finished(started(first_phase, verl_python, attempt=2), attempt_of(first_phase, 2), WAIT_SECONDS)
+    return found
+
+
+def test_metrics_and_adapters_come_while_it_trains(interrupted: Interrupted) -> None:
+    assert interrupted.exit_code == 128 + signal.SIGTERM
+    assert {1, 2} <= interrupted.rows.keys()
+    assert "val_score" not in interrupted.rows[1]
+    assert set(STEP_METRICS) - set(interrupted.rows[2]) <= {"zero_std_fraction"}
+    assert 2 in interrupted.weights
+
+
+def test_the_next_attempt_goes_on_from_the_newest_state(interrupted: Interrupted) -> None:
+    spec = interrupted.spec
+    rows, weights = rows_of(spec, attempts=2), weights_of(spec)
+    assert list(rows) == [1, 2, 3, 4]
+    assert [step for step, row in rows.items() if row.validation_score is not None] == [2, 4]
+    assert rows[1].values == interrupted.rows[1]
+    assert list(weights) == [2, 4]
+    assert weights[2] == interrupted.weights[2]
+    assert weights[4] != weights[2]
+    assert [path.name for path in spec.training_state.glob("global_step_*")] == ["global_step_4"]
+
+
+def test_a_validation_score_is_the_mean_over_all_rows(interrupted: Interrupted) -> None:
+    values = rows_of(interrupted.spec, attempts=2)[4].values
+    assert values["val_score"] == pytest.approx((values["val_score/even/sums"] + values["val_score/odd"]) / 2)
+
+
+def test_peft_loads_the_adapter_and_it_matters(interrupted: Interrupted) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    spec = interrupted.spec
+    folder = checkpoint_path(spec.checkpoints, 4)
+    base: Any = AutoModelForCausalLM.from_pretrained(spec.model)
+    tokens = torch.arange(3, 13)[None]
+    before = base(tokens).logits
+    adapted = PeftModel.from_pretrained(base, folder)
+    settings = adapted.peft_config["default"]
+    assert (settings.r, settings.lora_alpha) == (SMALL.lora_rank, SMALL.lora_alpha)
+    assert all(bool(value.any()) for name, value in adapted.named_parameters() if "lora_" in name)
+    assert not torch.equal(adapted(tokens).logits, before)
+    read = json.loads((folder / "adapter_config.json").read_text())
+    assert set(read["target_modules"]) == {
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    }  # fmt: skip
+
+
+def test_a_child_with_learning_rate_zero_equals_its_parent_bit_for_bit(
+    interrupted: Interrupted, verl_python: str
+) -> None:
+    parent = interrupted.spec
+    folder = parent.checkpoints.parent.parent / "0001"
+    folder.mkdir()
+    child = replace(
+        parent,
+        node=1,
+        configuration=SMALL.changed(learning_rate=0.0),
+        first_step=5,
+        total_steps=1,
+        parent_adapter=checkpoint_path(parent.checkpoints, 4),
+        checkpoints=folder / "checkpoints",
+        training_state=folder / "training_state",
+    )
+    finished(started(child, verl_python), attempt_of(child), WAIT_SECONDS)
+    assert weights_of(child) == {5: weights_of(parent)[4]}
+    scores = [rows_of(parent, attempts=2)[4].validation_score, rows_of(child)[5].validation_score]
+    assert scores[0] == pytest.approx(scores[1])
+
+
+def test_an_evaluation_gives_the_score_of_the_phase(interrupted: Interrupted, verl_python: str) -> None:
+    parent = interrupted.spec
+    folder = PhaseDirectory(parent.checkpoints.parent.parent / "validation_0000_4")
+    attempt = folder.attempt(1)
+    attempt.create()
+    spec = EvaluationSpec(
+        search=parent.search,
+        node=0,
+        step=4,
+        seed=1,
+        model=parent.model,
+        task=parent.task,
+        split=Split.VALIDATION,
+        adapter=checkpoint_path(parent.checkpoints, 4),
+        max_response_length=parent.validation_max_response_length,
+        hardware=parent.hardware,
+        rehearsal=parent.rehearsal,
+        result=folder.result,
+    )
+    write_specification(folder.specification, spec)
+    plan = VerlTrainer().plan_evaluation(folder.specification, attempt.path)
+    finished(launched(plan, verl_python, attempt), attempt, WAIT_SECONDS)
+    found, values = json.loads(spec.result.read_text()), rows_of(parent, attempts=2)[4].values
+    assert found["rows"] == 12
+    assert found["score"] == pytest.approx(values["val_score"])
+    assert found["subtask_scores"] == pytest.approx(
+        {name: values[f"val_score/{name}"] for name in ("even/sums", "odd")}
+    )
+
+
+def test_a_reward_that_raises_ends_the_phase_with_one_clear_line(
+    first_phase: PhaseSpec, verl_python: str, tmp_path: Path
+) -> None:
+    broken = replace(
+        first_phase,
+        task=write_task(tmp_path / "task", reward="def compute_score(*_, **__):\n    raise KeyError('answer')\n"),
+        checkpoints=tmp_path / "0002" / "checkpoints",
+        training_state=tmp_path / "0002" / "training_state",
+    )
+    broken.checkpoints.parent.mkdir()
+    process = started(broken, verl_python)
+    assert process.wait(timeout=WAIT_SECONDS) == 3
+    lines = attempt_of(broken).trainer_log.read_text(errors="replace").splitlines()
+    assert [line for line in lines if line.startswith("error: ") and "reward" in line]
+    assert not rows_of(broken)
