@@ -107,6 +107,8 @@ class Questions:
     def failure(self, tree: Tree, node: Node, log_tail: str, marker: Marker | None = None) -> FailureRequest:
         """What the error analyzer is asked for a planned debug node; `marker` is that of the failed attempt."""
         failed = self._parent(tree, node)
+        if self._config.rules.single_stage:
+            failed = replace(failed, checkpoints=())  # a repair is a whole run, too
         attempt = failed.attempt
         return FailureRequest(
             node=failed,

@@ -32,6 +32,8 @@ class Rules:
     """Repairs of repairs in a row."""
     min_scratch_ratio: float = 0.2
     """From-scratch nodes, root included, among all nodes [rho_min]; 0 turns injection off."""
+    single_stage: bool = False
+    """Every phase starts from scratch and none is resumed: the paper's ablation without multi-stage composition."""
 
     def __post_init__(self) -> None:
         """Refuse what would stop or derail a search long after it was created."""

@@ -21,6 +21,9 @@ class Expansion:
 
     `parent` of an evolve phase is where it resumes, of a scratch phase only where it hangs. A debug phase hangs under
     the failure that it `repairs`.
+
+    With `Rules.single_stage` a scratch phase stands wherever an evolve phase would, and takes its place there; nothing
+    is injected besides, as every phase is from scratch.
     """
 
     kind: TransitionKind
@@ -52,7 +55,7 @@ def select(tree: Tree, rules: Rules) -> Expansion | Standstill:
     # From scratch: when too few phases are, one more under the best node, whose places it does not take.
     host = max((node for node in tree if _growth(node) is TransitionKind.EVOLVE), key=_score_then_age, default=None)
     from_scratch = sum(node.kind is TransitionKind.SCRATCH for node in tree)
-    if host is not None and from_scratch / len(tree) < rules.min_scratch_ratio:
+    if not rules.single_stage and host is not None and from_scratch / len(tree) < rules.min_scratch_ratio:
         return Expansion(TransitionKind.SCRATCH, host.id)
 
     # Standstill: only subtrees in which something can be expanded now take part in the rest.
@@ -72,11 +75,11 @@ def select(tree: Tree, rules: Rules) -> Expansion | Standstill:
             child: uct_of_child(here, statistics.subtrees[child], statistics.scores, rules) for child in open_children
         }
         best_child = max(open_children, key=promises.__getitem__, default=None)
-        taken = _places_taken(tree, statistics.children[node.id])
+        taken = _places_taken(tree, statistics.children[node.id], rules)
         if _has_room(tree, node, taken, rules):
             new = uct_of_new_child(here, node.score, taken, statistics.scores, rules)
             if best_child is None or new > promises[best_child]:
-                return _expansion(node)
+                return _expansion(node, rules)
         assert best_child is not None  # noqa: S101 - an open node without room has an open child
         node = tree[best_child]
 
@@ -97,7 +100,7 @@ def terminal_nodes(tree: Tree, rules: Rules) -> frozenset[int]:
     terminal: set[int] = set()
     for node in reversed(tree.nodes):
         children = statistics.children[node.id]
-        can_grow = node.is_active or _has_room(tree, node, _places_taken(tree, children), rules)
+        can_grow = node.is_active or _has_room(tree, node, _places_taken(tree, children, rules), rules)
         if node.pruned or (not can_grow and terminal.issuperset(children)):
             terminal.add(node.id)
     return frozenset(terminal)
@@ -116,7 +119,9 @@ def expandable_nodes(tree: Tree, rules: Rules) -> frozenset[int]:
         if _has_room(
             tree,
             node,
-            _places_taken(tree, tuple(child for child in statistics.children[node.id] if not tree[child].is_active)),
+            _places_taken(
+                tree, tuple(child for child in statistics.children[node.id] if not tree[child].is_active), rules
+            ),
             rules,
         )
     )
@@ -145,18 +150,19 @@ def _has_room(tree: Tree, node: Node, places_taken: int, rules: Rules) -> bool:
     return growth is TransitionKind.EVOLVE and places_taken < rules.max_evolve_children
 
 
-def _places_taken(tree: Tree, children: tuple[int, ...]) -> int:
-    return sum(_takes_place(tree, tree[child]) for child in children)
+def _places_taken(tree: Tree, children: tuple[int, ...], rules: Rules) -> int:
+    return sum(_takes_place(tree, tree[child], rules) for child in children)
 
 
-def _takes_place(tree: Tree, child: Node) -> bool:
+def _takes_place(tree: Tree, child: Node, rules: Rules) -> bool:
     """Whether a child counts against its parent's limit [k]; active and terminal ones do.
 
-    A repair that succeeded has the place of the failure it stands for, so the repair of a from-scratch phase has none.
+    A repair that succeeded has the place of the failure it stands for, so the repair of an injected phase has none.
     """
     if child.pruned or (child.status is NodeStatus.CANCELLED and child.score is None):
         return False
-    return child.is_under_failure or tree.first_failure(child.id).kind is not TransitionKind.SCRATCH
+    is_injected = tree.first_failure(child.id).kind is TransitionKind.SCRATCH and not rules.single_stage
+    return child.is_under_failure or not is_injected
 
 
 def _open_subtrees(tree: Tree, statistics: TreeStatistics, rules: Rules) -> list[bool]:
@@ -165,15 +171,15 @@ def _open_subtrees(tree: Tree, statistics: TreeStatistics, rules: Rules) -> list
     for node in reversed(tree.nodes):
         children = statistics.children[node.id]
         is_open[node.id] = any(is_open[child] for child in children) or _has_room(
-            tree, node, _places_taken(tree, children), rules
+            tree, node, _places_taken(tree, children, rules), rules
         )
     return is_open
 
 
-def _expansion(node: Node) -> Expansion:
+def _expansion(node: Node, rules: Rules) -> Expansion:
     if _growth(node) is TransitionKind.DEBUG:
         return Expansion(TransitionKind.DEBUG, node.id, repairs=node.id)
-    return Expansion(TransitionKind.EVOLVE, node.id)
+    return Expansion(TransitionKind.SCRATCH if rules.single_stage else TransitionKind.EVOLVE, node.id)
 
 
 def _score_then_age(node: Node) -> tuple[float, int]:

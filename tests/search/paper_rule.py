@@ -2,6 +2,7 @@
 
 It shares nothing with the product but the record of a node. Section 3.2 (pruning, terminality), section 3.3
 (from-scratch injection), appendix D.2 (equations 5 to 8) and D.3 (virtual new child), constants from appendix B.6.
+Single-stage (table 2): what would evolve starts from scratch instead, in the same place, and nothing is injected.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class PaperRule:
     def next(self) -> tuple[str, int] | None:
         """(kind, parent), or None when nothing is left."""
         n_scratch = len([x for x in self.nodes if x.kind == "scratch"])
-        if n_scratch / len(self.nodes) < self.rules.min_scratch_ratio:
+        if n_scratch / len(self.nodes) < self.rules.min_scratch_ratio and not self.rules.single_stage:
             best = None
             for x in self.nodes:
                 if self.evolves(x) and (best is None or self.s(x) > self.s(best)):
@@ -42,7 +43,7 @@ class PaperRule:
             if best is None or self.uct(p, c) > self.uct(p, best):
                 best = c
         if self.can_expand(p) and (best is None or self.uct_new(p) > self.uct(p, best)):
-            return ("debug" if p.status == "failed" else "evolve"), p.id
+            return ("debug" if p.status == "failed" else "scratch" if self.rules.single_stage else "evolve"), p.id
         return self.descend(best)
 
     def children(self, p: Node) -> list[Node]:
@@ -66,13 +67,13 @@ class PaperRule:
         return [x] if x.repairs is None else [x, *self.chain(self.nodes[x.repairs])]
 
     def k(self, p: Node) -> int:
-        """Children that take a place: not the from-scratch ones, nor what stands for one."""
+        """Children that take a place: not the injected ones, nor what stands for one."""
         count = 0
         for c in self.children(p):
             gone = c.pruned or (c.status == "cancelled" and self.s(c) is None)
             repair_at_work = c.kind == "debug" and c.repairs == p.id
-            from_scratch = not repair_at_work and self.chain(c)[-1].kind == "scratch"
-            count += not gone and not from_scratch
+            injected = not repair_at_work and self.chain(c)[-1].kind == "scratch" and not self.rules.single_stage
+            count += not gone and not injected
         return count
 
     def can_expand(self, p: Node) -> bool:

@@ -35,6 +35,7 @@ RULES = st.builds(
     max_debug_depth=st.sampled_from([1, 2, 5]),
     min_scratch_ratio=st.sampled_from([0.0, 0.2, 0.5]),
     forgiven_failures=st.sampled_from([0, 2]),
+    single_stage=st.sampled_from([False, False, True]),
 )
 
 
@@ -75,7 +76,7 @@ class Search(RuleBasedStateMachine):
         assert not parent.pruned
         assert (decision.kind is DEBUG) == (parent.status is FAILED)
         assert decision.repairs == (parent.id if decision.kind is DEBUG else None)
-        if decision.kind is not SCRATCH:
+        if decision.kind is not SCRATCH or self.rules.single_stage:
             assert parent.id in expandable
             assert parent.id not in terminal_nodes(self.tree, self.rules)
 
@@ -101,7 +102,7 @@ class Search(RuleBasedStateMachine):
 
     def resume_for(self, decision: Expansion, data: DataObject) -> CheckpointReference | None:
         parent = self.tree[decision.parent]
-        if decision.kind is EVOLVE or (decision.kind is DEBUG and parent.checkpoints):
+        if decision.kind is EVOLVE or (decision.kind is DEBUG and parent.checkpoints and not self.rules.single_stage):
             return CheckpointReference(parent.id, data.draw(st.sampled_from(parent.checkpoints)).step)
         return parent.resume if decision.kind is DEBUG else None
 
@@ -166,6 +167,12 @@ class Search(RuleBasedStateMachine):
             else:
                 assert oracle.k(node) <= self.rules.max_evolve_children
             assert self.tree.debug_depth(node.id) <= self.rules.max_debug_depth
+
+    @invariant()
+    def single_stage_searches_resume_nothing(self) -> None:
+        if self.rules.single_stage:
+            assert not [node for node in self.tree if node.kind is EVOLVE or node.resume is not None]
+            assert all(len(path(self.tree, node.id)) == 1 for node in self.tree)
 
     @invariant()
     def nothing_lives_below_what_is_pruned(self) -> None:

@@ -26,6 +26,7 @@ from llmzero_hpc.search.tree import Tree
 
 RULES = Rules()
 NO_INJECTION = Rules(min_scratch_ratio=0.0)
+SINGLE_STAGE = Rules(single_stage=True)
 
 
 def test_an_empty_tree_is_refused() -> None:
@@ -228,3 +229,36 @@ def test_repairs_of_a_scratch_phase_have_their_own_limit() -> None:
     rules = Rules(max_debug_children=1, max_debug_depth=1)
     grown = tree(node(0, None, status=FAILED), node(1, 0, status=FAILED, repairs=0))
     assert select(grown, rules) is Standstill.EXHAUSTED
+
+
+def test_a_single_stage_search_starts_from_scratch_where_another_would_evolve() -> None:
+    """Whatever the kind, the place is the same; twenty phases, with failures among them."""
+    single, whole = tree(node(0, None, 0.5)), tree(node(0, None, 0.5))
+    for number in range(1, 20):
+        ours, theirs = select(single, SINGLE_STAGE), select(whole, NO_INJECTION)
+        assert isinstance(ours, Expansion)
+        assert isinstance(theirs, Expansion)
+        assert (ours.parent, ours.repairs) == (theirs.parent, theirs.repairs)
+        assert ours.kind is (DEBUG if theirs.kind is DEBUG else SCRATCH)
+        status, score = (FAILED, None) if number % 5 == 0 else (NodeStatus.COMPLETED, number * 7 % 11 / 11)
+        single = ended(begun(single, ours), number, status, score)
+        whole = ended(begun(whole, theirs), number, status, score)
+
+
+def test_scratch_phases_of_a_single_stage_search_take_places() -> None:
+    grown = tree(node(0, None, 0.5), node(1, 0, kind=SCRATCH), node(2, 0, kind=SCRATCH))
+    assert select(grown, SINGLE_STAGE) is Standstill.EXHAUSTED
+    assert select(grown, RULES) == Expansion(EVOLVE, 0)
+
+
+def test_a_single_stage_search_injects_nothing_besides() -> None:
+    """Repairs are no scratch phases, yet they start from scratch as well."""
+    grown = tree(
+        node(0, None, status=FAILED, pruned=True),
+        *(node(i, i - 1, status=FAILED, repairs=i - 1, pruned=True) for i in range(1, 6)),
+        node(6, None, 0.5, kind=DEBUG, repairs=5),
+    )
+    assert select(grown, RULES) == Expansion(SCRATCH, 6)
+    assert select(grown, SINGLE_STAGE) == Expansion(SCRATCH, 6)
+    full = grown.adding(node(7, 6, kind=SCRATCH)).adding(node(8, 6, kind=SCRATCH))
+    assert select(full, SINGLE_STAGE) is Standstill.EXHAUSTED
