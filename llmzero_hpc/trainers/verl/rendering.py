@@ -35,8 +35,6 @@ VALIDATION_LOOP: Final = "validation"
 """Names of the agent loops in `Layout.agent_loops`; the rows say which is theirs."""
 CPU_ROLLOUT_NAME: Final = "transformers_cpu"
 CPU_ROLLOUT_MODULE: Final = "llmzero_hpc.trainers.verl.cpu.rollout"
-_STATES_KEPT: Final = 2
-"""VeRL removes the older state before it writes the next: with one there would be none for a while."""
 
 
 def rendered(spec: PhaseSpec, place: Layout) -> list[str]:
@@ -74,7 +72,8 @@ def phase_settings(spec: PhaseSpec, place: Layout) -> Settings:
         "trainer.val_before_train": False,
         # The newest state of this very phase, where there is one; the parent comes in by its adapter alone.
         "trainer.resume_mode": "auto",
-        "trainer.max_actor_ckpt_to_keep": _STATES_KEPT,
+        # All of them: the mirror removes a state when its adapter is extracted and a newer one is complete.
+        "trainer.max_actor_ckpt_to_keep": None,
         "trainer.project_name": spec.search,
         "trainer.experiment_name": f"{spec.node:04d}",
     }
