@@ -74,8 +74,9 @@ class JobRequest:
 
     `name` is unique for ever: one attempt of one node. `directory` is the attempt's folder; `cluster.phase_job` runs
     `plan` there, logs to `trainer.log`, and writes the marker last. `devices` are its GPUs on all `nodes` machines
-    together, or when `gpus` is false its CPUs on each of them. `progress` is a folder whose content changes when the phase gains a
-    checkpoint: a run that ends at its time limit without such a change is not worth another in the same job.
+    together, or when `gpus` is false its CPUs on each of them. `progress` is a folder whose content changes when the
+    phase gains a checkpoint: a run that ends at its time limit without such a change is not worth another in the same
+    job.
     """
 
     name: str
