@@ -24,7 +24,7 @@ from port_block import PortBlock
 from reaped_folder import ReapedFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from cluster_options import DaemonName
 
@@ -39,6 +39,13 @@ _DATABASE_OPTIONS = (
 )
 
 T = TypeVar("T")
+
+
+def send(pids: Iterable[int], number: signal.Signals) -> None:
+    """A signal to those processes that are still there."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def why_not_here() -> str:
@@ -175,19 +182,14 @@ class SlurmTestCluster:
         Without `with_jobs` those live on, as on a machine that has only lost Slurm.
         """
         self.stop(name, signal.SIGKILL)
-        for pid in self.processes():
-            with contextlib.suppress(OSError):  # it ended in between
-                if (with_steps and _is_step_of(pid, name)) or (with_jobs and _is_job_of(pid, name)):
-                    os.kill(pid, signal.SIGKILL)
+        if with_steps:
+            send(self._of(name, _is_step_of), signal.SIGKILL)
+        if with_jobs:
+            send(self.job_processes(name), signal.SIGKILL)
 
     def job_processes(self, name: DaemonName) -> list[int]:
         """Ids of the processes of jobs on a machine, in the order in which they were started."""
-        found = []
-        for pid in sorted(self.processes()):
-            with contextlib.suppress(OSError):  # it ended in between
-                if _is_job_of(pid, name):
-                    found.append(pid)
-        return found
+        return self._of(name, _is_job_of)
 
     # Clients
 
@@ -228,10 +230,8 @@ class SlurmTestCluster:
                 self.thaw(name)
             self.start(name)
         self.wait_for(self._is_queue_empty, "an empty queue")
-        for pid in self.processes():
-            with contextlib.suppress(OSError):  # it ended in between
-                if any(_is_job_of(pid, node) for node in NODES):
-                    os.kill(pid, signal.SIGKILL)
+        for node in NODES:
+            send(self.job_processes(node), signal.SIGKILL)
         for node in NODES:
             # Refused, where there is nothing to resume.
             self.ask("scontrol", "update", f"NodeName={node}", "State=RESUME")
@@ -252,6 +252,14 @@ class SlurmTestCluster:
         return answer
 
     # Inside
+
+    def _of(self, name: DaemonName, belongs: Callable[[int, str], bool]) -> list[int]:
+        found = []
+        for pid in sorted(self.processes()):
+            with contextlib.suppress(OSError):  # it ended in between
+                if belongs(pid, name):
+                    found.append(pid)
+        return found
 
     def _wanted(self) -> list[DaemonName]:
         accounting: list[DaemonName] = ["db", "dbd"] if self.options.accounting else []

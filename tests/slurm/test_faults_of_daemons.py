@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from functools import partial
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from cluster_options import ClusterOptions
 from disturbed_search import DisturbedSearch, chosen, endings, side_by_side
-from slurm_cluster import SlurmTestCluster
+from slurm_cluster import SlurmTestCluster, send
 
 from llmzero_hpc.search.node import Ending
 
@@ -116,8 +115,7 @@ def ids_used_again(folder: Path) -> None:
     with SlurmTestCluster() as cluster, DisturbedSearch(cluster, folder) as search:
         first = search.mid_run(0)
         cluster.freeze("ctld")
-        for pid in cluster.job_processes(cast("DaemonName", search.attempt(0).hosts)):
-            os.kill(pid, signal.SIGKILL)
+        send(cluster.job_processes(cast("DaemonName", search.attempt(0).hosts)), signal.SIGKILL)
         lose_memory(cluster)
         tree = search.finish(all_booked=False)
         second = tree[0].attempts[1].job
@@ -152,8 +150,7 @@ def gone_without_a_word_or_accounts(folder: Path) -> None:
     options = ClusterOptions(accounting=False, min_job_age=2)
     with SlurmTestCluster(options) as cluster, DisturbedSearch(cluster, folder) as search:
         search.mid_run(0)
-        for pid in cluster.job_processes(cast("DaemonName", search.attempt(0).hosts)):
-            os.kill(pid, signal.SIGKILL)
+        send(cluster.job_processes(cast("DaemonName", search.attempt(0).hosts)), signal.SIGKILL)
         tree = search.finish()
         assert endings(tree, 0) == [(Ending.VANISHED, 0), (Ending.COMPLETED, 0)]
 

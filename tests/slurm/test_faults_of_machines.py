@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
 from cluster_options import ClusterOptions
 from disturbed_search import DisturbedSearch, chosen, endings, side_by_side
+from slurm_cluster import send
 
 from llmzero_hpc.search.node import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from cluster_options import DaemonName
     from slurm_cluster import SlurmTestCluster
     from slurm_fixtures import StartSlurm
+
+    from llmzero_hpc.search.tree import Tree
 
 pytestmark = pytest.mark.slow
 
 
 def machine_of(search: DisturbedSearch, job_id: str) -> DaemonName:
     return cast("DaemonName", search.machine(job_id))
+
+
+def assert_requeued_and_completed(tree: Tree) -> None:
+    """In another attempt, if Slurm's own srun of the lost run took the next one along: their steps share a number."""
+    ended = endings(tree, 0)
+    assert ended[0][1] == 1
+    assert ended[-1][0] is Ending.COMPLETED
+
+
+def is_trainer(pid: int) -> bool:
+    try:
+        return b"rehearsal.train" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def slurmd_killed_and_started_again(cluster: SlurmTestCluster, folder: Path) -> None:
@@ -50,11 +66,7 @@ def slurmd_killed(cluster: SlurmTestCluster, folder: Path) -> None:
         cluster.stop(lost, signal.SIGKILL)
         cluster.run("scontrol", "update", f"NodeName={lost}", "State=DOWN", "Reason=test")
         assert cluster.job_processes(lost)
-        tree = search.finish()
-        ended = endings(tree, 0)
-        # Now and then Slurm's own srun of the lost run takes the next one along: their steps have the same name.
-        assert ended[0][1] == 1
-        assert ended[-1][0] is Ending.COMPLETED
+        assert_requeued_and_completed(search.finish())
         assert not cluster.job_processes(lost)
 
 
@@ -73,8 +85,8 @@ def late_writes_of_a_dead_run(cluster: SlurmTestCluster, folder: Path) -> None:
         lost = machine_of(search, job_id)
         cluster.kill_node(lost)
         dead = cluster.job_processes(lost)
-        for pid in dead:
-            os.kill(pid, signal.SIGSTOP)
+        send(dead, signal.SIGSTOP)
+        trainer = next(pid for pid in dead if is_trainer(pid))
         metrics = search.directory.phase(0).attempt(1).metrics
 
         def runs() -> list[int]:
@@ -82,12 +94,11 @@ def late_writes_of_a_dead_run(cluster: SlurmTestCluster, folder: Path) -> None:
 
         cluster.wait_for(lambda: 1 in runs(), "the next run")
         # The trainer first: what runs above it ends it as soon as it sees the next run.
-        os.kill(dead.pop(), signal.SIGCONT)
+        send([trainer], signal.SIGCONT)
         cluster.wait_for(lambda: 0 in runs()[runs().index(1) :], "a late row")
-        for pid in dead:
-            os.kill(pid, signal.SIGCONT)
-        tree = search.finish()
-        assert endings(tree, 0) == [(Ending.COMPLETED, 1)]
+        send(dead, signal.SIGCONT)
+        cluster.start(lost)
+        assert_requeued_and_completed(search.finish())
 
 
 def machine_drained(cluster: SlurmTestCluster, folder: Path) -> None:
