@@ -55,5 +55,5 @@ $(VENV)/.local: $(VENV)/.python pyproject.toml $(CONSTRAINTS)
 
 $(VENV)/.test: $(VENV)/.local
 	@echo "Installing what the tests need"
-	$(PIP) install $(PIP_FLAGS) --constraint $(CONSTRAINTS) --editable '.[local,agents,deepspeed,ray,test]'
+	$(PIP) install $(PIP_FLAGS) --constraint $(CONSTRAINTS) --editable '.[local,agents,baselines,deepspeed,ray,test]'
 	@touch $@

@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 
 from llmzero_hpc import errors
 from llmzero_hpc.agents.playbook.document import page as playbook_page
+from llmzero_hpc.baselines.document import page as methods_page
 from llmzero_hpc.cli.main import INTERRUPTED, USAGE, app
 from llmzero_hpc.cluster.profile import OWN_OPTIONS, REFUSED_OPTIONS, ClusterProfile
 from llmzero_hpc.config import SearchConfig
+from llmzero_hpc.method_sections import METHODS
 from llmzero_hpc.search.configuration import Bounds, Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS, ParameterClass
 from llmzero_hpc.sections import (
@@ -44,6 +46,7 @@ _CHOICES: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
     "task": ("name", (ChainsTask, FilesTask)),
     "agents": ("kind", (PlaybookAgents, LanguageModelAgents)),
     "cluster": ("kind", (LocalClusterConfig, SlurmClusterConfig)),
+    "method": ("kind", METHODS),
 }
 """Sections that are one of several, and the key that says which."""
 _INSIDE: dict[type[BaseModel], dict[str, type[BaseModel]]] = {LanguageModelAgents: {"prices": Prices}}
@@ -60,7 +63,10 @@ def pages() -> dict[str, str]:
         "exit-codes.md": _exit_codes(),
         "hyperparameters.md": _hyperparameters(),
     }
-    return {name: _GENERATED + text for name, text in own.items()} | {"playbook.md": playbook_page()}
+    return {name: _GENERATED + text for name, text in own.items()} | {
+        "playbook.md": playbook_page(),
+        "methods.md": methods_page(),
+    }
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -187,11 +193,14 @@ def _keys(kind: Any) -> str:
 
 def _meanings(kind: Any) -> dict[str, str]:
     """The texts that stand below the fields of a class."""
-    body = next(part for part in ast.parse(inspect.getsource(kind)).body if isinstance(part, ast.ClassDef)).body
     found = {}
-    for field, text in itertools.pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
-            found[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
+    for base in kind.__mro__:
+        if base.__module__.partition(".")[0] != errors.__name__.partition(".")[0]:
+            continue
+        body = next(part for part in ast.parse(inspect.getsource(base)).body if isinstance(part, ast.ClassDef)).body
+        for field, text in itertools.pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+                found.setdefault(field.target.id, " ".join(str(ast.literal_eval(text.value)).split()))
     return found
 
 

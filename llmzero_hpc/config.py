@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from llmzero_hpc import settings_file
 from llmzero_hpc.errors import ConfigurationError
+from llmzero_hpc.method_sections import LLMZeroMethod, MethodConfig, TransferMethod
 from llmzero_hpc.mistakes import Mistake, closest, explained
 from llmzero_hpc.search.configuration import Bounds, Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
@@ -31,6 +32,9 @@ from llmzero_hpc.sections import (
     SlurmClusterConfig,
     TaskConfig,
 )
+
+if TYPE_CHECKING:
+    from llmzero_hpc.search.methods import Method
 
 NAME_PATTERN = "[a-z0-9][a-z0-9_-]{0,39}"
 """What a search may be called: it names a folder and jobs."""
@@ -55,8 +59,10 @@ class SearchConfig(Section):
     """Narrower limits for single hyperparameters."""
     validate_every_steps: Annotated[int, Field(ge=1)] = 10
     """Steps between two validations, each with a checkpoint; the last step is always validated."""
+    method: MethodConfig = LLMZeroMethod()
+    """What the search is: `llmzero`, or one of the baselines; the name alone, or `kind` with its settings."""
     rules: Rules = Rules()
-    """How the tree grows."""
+    """How the tree of `llmzero` grows."""
     budget: Budget = Budget()
     """When the search ends."""
     max_parallel_phases: Annotated[int, Field(ge=1, le=256)] = 1
@@ -83,6 +89,16 @@ class SearchConfig(Section):
     """Floor between two ticks."""
     live_views: bool = True
     """Refresh plots, HDF5 files and the report whenever a phase ends, in a process of their own."""
+
+    @property
+    def growth(self) -> Method:
+        """How its tree grows."""
+        return self.method.growth(self.rules)
+
+    @property
+    def judging(self) -> EarlyStop:
+        """When its running phases are judged."""
+        return self.method.judging(self.early_stop)
 
     def validation_max_response_length(self, configuration: Configuration) -> int:
         """Limit of validation and test responses, tokens: the largest that the search allows.
@@ -190,4 +206,8 @@ def _with_absolute_paths(config: SearchConfig, folder: Path) -> SearchConfig:
     agents = config.agents
     if isinstance(agents, LanguageModelAgents) and agents.prompts is not None:
         agents = agents.model_copy(update={"prompts": folder / agents.prompts.expanduser()})
-    return config.model_copy(update={"model": model, "task": task, "cluster": cluster, "agents": agents})
+    method = config.method
+    if isinstance(method, TransferMethod) and method.strategy is not None:
+        method = method.model_copy(update={"strategy": folder / method.strategy.expanduser()})
+    parts = {"model": model, "task": task, "cluster": cluster, "agents": agents, "method": method}
+    return config.model_copy(update=parts)

@@ -76,6 +76,8 @@ class StopRequest:
     best_score: float
     last_step: int
     """The step at which the phase would end by itself."""
+    rivals: tuple[Node, ...] = ()
+    """All other phases with a validation score, running ones included, by id."""
 
 
 @dataclass(frozen=True, slots=True)

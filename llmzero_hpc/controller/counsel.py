@@ -36,7 +36,7 @@ class Counsel:
         self._trainer = house.trainer
         self._config = house.directory.record.config
         self._train_rows = house.directory.record.train_rows
-        self._judging = Judging(self._config.early_stop)
+        self._judging = Judging(self._config.judging)
         self._questions = q.Questions(self._config, self._train_rows, progress.series)
 
     def take_answers(self) -> None:

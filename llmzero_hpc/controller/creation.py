@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmzero_hpc.agents.registry import check_agents
+from llmzero_hpc.baselines.registry import check_method, first_proposal, with_strategy
 from llmzero_hpc.cluster.profiles import read_profile, resolved
 from llmzero_hpc.cluster.registry import make_cluster
-from llmzero_hpc.controller.questions import root_node
+from llmzero_hpc.controller.questions import root_node, seed_of
 from llmzero_hpc.controller.submission import Submission
 from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.search.tree import Tree
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 
 def placed(config: SearchConfig) -> SearchConfig:
-    """A search with the hardware of its cluster profile, where it has one.
+    """A search with the hardware of its cluster profile, and the strategy that it replays, where it has such.
 
     Raises:
-        ConfigurationError: the profile is missing or wrong, or contradicts the search.
+        ConfigurationError: the profile is missing or wrong, or contradicts the search; or the strategy file is.
     """
     settings = config.cluster
+    config = with_strategy(config)
     if not isinstance(settings, SlurmClusterConfig):
         return config
     return resolved(config, read_profile(settings.profile, settings.profiles))
@@ -49,7 +50,7 @@ def preview(config: SearchConfig, root: Path, train_rows: int, now: float) -> Pr
         directory = SearchDirectory.create(place, SearchRecord.new(config, train_rows, now))
         cluster = make_cluster(config, place)
         submission = Submission(directory, cluster, make_trainer(config.trainer), lambda: now)
-        node = root_node(config, train_rows, now)
+        node = root_node(config, train_rows, now, first_proposal(config, seed_of(config.seed, 0)))
         shown = submission.preview(Tree((node,)), node)
         return replace(shown, script=shown.script.replace(str(place), str(root.resolve())))
 
@@ -58,10 +59,10 @@ def checked(config: SearchConfig) -> int:
     """Check a configuration as far as this machine can; returns the number of training rows.
 
     Raises:
-        ConfigurationError: model, data, reward, the agents' key or a value cannot work.
+        ConfigurationError: model, data, reward, the agents' key, the method or a value cannot work.
         MissingDependencyError: an extra of this package is not installed.
     """
-    check_agents(config)
+    check_method(config)
     trainer = make_trainer(config.trainer)
     problems = trainer.problems(config, config.configuration)
     if problems:

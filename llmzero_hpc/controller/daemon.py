@@ -11,7 +11,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from llmzero_hpc.agents.registry import make_agents
+from llmzero_hpc.baselines.registry import make_agents
 from llmzero_hpc.cluster.controller_job import own_job
 from llmzero_hpc.cluster.registry import make_cluster
 from llmzero_hpc.controller.desk import Desk

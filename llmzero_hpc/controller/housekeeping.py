@@ -70,7 +70,7 @@ def removable(
     Raises:
         StorageError: a folder cannot be read.
     """
-    needed = needed_checkpoints(tree, directory.record.config.rules, best=best, is_over=is_over)
+    needed = needed_checkpoints(tree, directory.record.config.growth, best=best, is_over=is_over)
     found: list[tuple[Kind, Path]] = []
     for node in tree:
         folder = directory.phase(node.id)

@@ -38,8 +38,8 @@ def planned_node(tree: Tree, expansion: Expansion, config: SearchConfig, now: fl
     )
 
 
-def root_node(config: SearchConfig, train_rows: int, now: float) -> Node:
-    """Node 0: from scratch, with the configuration of `search.yaml`."""
+def root_node(config: SearchConfig, train_rows: int, now: float, first: Proposal) -> Node:
+    """Node 0: from scratch, with what the search's method begins with."""
     return Node(
         id=0,
         kind=TransitionKind.SCRATCH,
@@ -47,9 +47,9 @@ def root_node(config: SearchConfig, train_rows: int, now: float) -> Node:
         seed=seed_of(config.seed, 0),
         created_at=now,
         status=NodeStatus.PROPOSED,
-        configuration=config.configuration,
-        total_steps=config.configuration.steps(train_rows),
-        rationale=Rationale(author="default", diagnosis="The search starts with the configuration of search.yaml."),
+        configuration=first.configuration,
+        total_steps=first.configuration.steps(train_rows),
+        rationale=first.rationale,
     )
 
 
@@ -102,6 +102,7 @@ class Questions:
             best=self._trajectory(tree, best, best.best.step),
             best_score=best.score,
             last_step=node.first_step + node.total_steps - 1,
+            rivals=tuple(other for other in tree if other.id != node.id and other.checkpoints),
         )
 
     def failure(self, tree: Tree, node: Node, log_tail: str, marker: Marker | None = None) -> FailureRequest:

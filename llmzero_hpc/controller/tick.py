@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from llmzero_hpc.baselines.registry import first_proposal
 from llmzero_hpc.controller import questions as q
 from llmzero_hpc.controller.counsel import Counsel
 from llmzero_hpc.controller.housekeeping import space_problem
@@ -14,7 +15,7 @@ from llmzero_hpc.controller.scoring import Scoring
 from llmzero_hpc.controller.state import SearchState
 from llmzero_hpc.search.budget import Account, account
 from llmzero_hpc.search.node import NodeStatus, StopDecision
-from llmzero_hpc.search.selection import Standstill, select
+from llmzero_hpc.search.selection import Standstill
 from llmzero_hpc.store import control
 
 if TYPE_CHECKING:
@@ -135,12 +136,13 @@ class Controller:
     def _plan(self) -> None:
         while len(self.tree.active()) < self._config.max_parallel_phases:
             if not len(self.tree):
-                root = q.root_node(self._config, self._record.train_rows, self._state.clock())
+                first = first_proposal(self._config, q.seed_of(self._config.seed, 0))
+                root = q.root_node(self._config, self._record.train_rows, self._state.clock(), first)
                 self._state.commit(self.tree.adding(root))
                 continue
             if self.account().refusal:
                 return
-            choice = select(self.tree, self._config.rules)
+            choice = self._config.growth.next(self.tree)
             if isinstance(choice, Standstill):
                 return
             node = q.planned_node(self.tree, choice, self._config, self._state.clock())
@@ -172,7 +174,7 @@ class Controller:
     def _is_over(self) -> bool:
         if self.tree.active() or not len(self.tree):
             return False
-        return self.account().refusal is not None or select(self.tree, self._config.rules) is Standstill.EXHAUSTED
+        return self.account().refusal is not None or self._config.growth.next(self.tree) is Standstill.EXHAUSTED
 
     def _waiting_for(self) -> str:
         if self.cluster_error:

@@ -25,7 +25,7 @@ from llmzero_hpc.search import strategy as strategies
 from llmzero_hpc.search.budget import account
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
 from llmzero_hpc.search.node import NodeStatus, TransitionKind
-from llmzero_hpc.search.selection import Standstill, select
+from llmzero_hpc.search.selection import Standstill
 from llmzero_hpc.store.daemon_file import silence_seconds
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def collect(
             task=config.task.name,
             hardware=_hardware(config),
             train_rows=train_rows,
-            agents=config.agents.kind,
+            agents=config.agents.kind if config.method.kind == "llmzero" else config.method.kind,
             created_at=created_at,
         ),
         series={
@@ -299,7 +299,7 @@ def _is_finished(tree: Tree, config: SearchConfig, refusal: str | None) -> bool:
     has_test = getattr(config.task, "test", "built in") is not None
     if has_test and tree.best() is not None:
         return False
-    return refusal is not None or select(tree, config.rules) is Standstill.EXHAUSTED
+    return refusal is not None or config.growth.next(tree) is Standstill.EXHAUSTED
 
 
 def _state(

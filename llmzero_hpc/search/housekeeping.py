@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.search.node import CheckpointReference, Node, NodeStatus, TransitionKind
-from llmzero_hpc.search.selection import expandable_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llmzero_hpc.search.rules import Rules
+    from llmzero_hpc.search.methods import Method
     from llmzero_hpc.search.tree import Tree
 
 
 def needed_checkpoints(
-    tree: Tree, rules: Rules, *, best: int = 1, is_over: bool = False
+    tree: Tree, method: Method, *, best: int = 1, is_over: bool = False
 ) -> frozenset[CheckpointReference]:
     """The checkpoints of final nodes that something may resume, score or report; active nodes need all of theirs.
 
@@ -29,7 +28,7 @@ def needed_checkpoints(
     """
     wanted = set(_reported(tree, best))
     if not is_over:
-        expandable = expandable_nodes(tree, rules)
+        expandable = method.expandable(tree)
         for node in tree:
             if node.id in expandable:
                 wanted.update(_own(node), _resumed(node))

@@ -24,7 +24,9 @@ def generator() -> ModuleType:
     return module
 
 
-PAGES = ["cli.md", "cluster-profiles.md", "search-yaml.md", "exit-codes.md", "hyperparameters.md", "playbook.md"]
+PAGES = [
+    "cli.md", "cluster-profiles.md", "search-yaml.md", "exit-codes.md", "hyperparameters.md", "methods.md", "playbook.md",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PAGES)

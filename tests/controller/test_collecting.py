@@ -89,7 +89,7 @@ def test_a_search_that_is_tidied_makes_the_same_decisions_and_ends_the_same(seed
     tree = tidy.tree
     best = tree.best()
     assert best is not None
-    needed = needed_checkpoints(tree, tidy.config.rules)
+    needed = needed_checkpoints(tree, tidy.config.growth)
     for node in tree:
         assert set(on_disk(tidy, node.id)) == {one.step for one in needed if one.node == node.id}
         assert not tidy.directory.phase(node.id).training_state.exists()
@@ -121,7 +121,7 @@ class TidiedAnyOrder(AnyOrder):
 
     @invariant()
     def what_is_needed_is_there(self) -> None:
-        for one in needed_checkpoints(self.world.tree, self.world.config.rules):
+        for one in needed_checkpoints(self.world.tree, self.world.config.growth):
             assert one.step in on_disk(self.world, one.node)
 
 
@@ -247,7 +247,7 @@ def test_a_kill_at_any_step_leaves_no_half_checkpoint_and_the_rest_goes_next_tim
         remove(removable(ended.directory, tree))
         assert not list(root.rglob(f"{TEMPORARY_PREFIX}removed-*")), f"something is left after a kill at {at}"
         assert removable(ended.directory, tree) == ()
-        for one in needed_checkpoints(tree, ended.config.rules):
+        for one in needed_checkpoints(tree, ended.config.growth):
             assert one.step in on_disk(ended, one.node)
         if not killed:
             break

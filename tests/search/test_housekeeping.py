@@ -12,6 +12,7 @@ from search_trees import CANCELLED, COMPLETED, DEBUG, FAILED, RUNNING, SCRATCH, 
 from test_random_searches import Search
 
 from llmzero_hpc.search.housekeeping import needed_checkpoints
+from llmzero_hpc.search.methods import TreeSearch
 from llmzero_hpc.search.node import Checkpoint, CheckpointReference, NodeStatus
 from llmzero_hpc.search.rules import Rules
 from llmzero_hpc.search.selection import Expansion, select
@@ -44,11 +45,11 @@ def full_tree() -> Tree:
     )
 
 
-ONE_CHILD = Rules(max_evolve_children=1)
+ONE_CHILD = TreeSearch(Rules(max_evolve_children=1))
 
 
 def test_a_node_with_all_its_children_keeps_what_they_came_from() -> None:
-    needed = needed_checkpoints(full_tree(), Rules())
+    needed = needed_checkpoints(full_tree(), TreeSearch(Rules()))
 
     assert needed == of((0, 10), (0, 15), (1, 20), (1, 25), (1, 30), (2, 20))
 
@@ -57,8 +58,8 @@ def test_a_child_in_flight_may_be_cancelled_and_leaves_its_place() -> None:
     flying = full_tree().replacing(resuming(node(2, 0, status=RUNNING), 0, 15))
     cancelled = flying.replacing(replace(flying[2], status=CANCELLED))
 
-    assert of((0, 5), (0, 10), (0, 15)) <= needed_checkpoints(flying, Rules())
-    assert of((0, 5), (0, 10), (0, 15)) <= needed_checkpoints(cancelled, Rules())
+    assert of((0, 5), (0, 10), (0, 15)) <= needed_checkpoints(flying, TreeSearch(Rules()))
+    assert of((0, 5), (0, 10), (0, 15)) <= needed_checkpoints(cancelled, TreeSearch(Rules()))
 
 
 def test_a_planned_phase_needs_all_that_it_may_choose_from() -> None:
@@ -69,14 +70,14 @@ def test_a_planned_phase_needs_all_that_it_may_choose_from() -> None:
     repairing = failed.adding(replace(node(3, 2, status=NodeStatus.PLANNED), kind=DEBUG, repairs=2))
 
     assert of((0, 5), (0, 10), (0, 15)) <= needed_checkpoints(crowded, ONE_CHILD)
-    assert of((0, 15)) <= needed_checkpoints(repairing, Rules(max_debug_children=1, max_evolve_children=1))
+    assert of((0, 15)) <= needed_checkpoints(repairing, TreeSearch(Rules(max_debug_children=1, max_evolve_children=1)))
 
 
 def test_a_failure_that_may_be_repaired_needs_where_it_resumed() -> None:
     failed = full_tree().replacing(resuming(node(2, 0, status=FAILED), 0, 15))
 
-    assert of((0, 15)) <= needed_checkpoints(failed, Rules())
-    assert CheckpointReference(0, 15) not in needed_checkpoints(failed, Rules(max_debug_children=0))
+    assert of((0, 15)) <= needed_checkpoints(failed, TreeSearch(Rules()))
+    assert CheckpointReference(0, 15) not in needed_checkpoints(failed, TreeSearch(Rules(max_debug_children=0)))
 
 
 def test_a_repair_in_flight_below_what_another_repair_pruned_needs_where_it_resumes() -> None:
@@ -98,15 +99,17 @@ def test_a_running_phase_pushes_no_final_one_out_as_it_may_lose_its_score() -> N
 
 
 def test_a_search_that_is_over_needs_its_best_strategy_only() -> None:
-    assert needed_checkpoints(full_tree(), Rules(), is_over=True) == of((0, 10), (1, 25))
-    assert needed_checkpoints(full_tree(), Rules(), is_over=True, best=2) == of((0, 10), (1, 25))
-    assert needed_checkpoints(full_tree(), Rules(), is_over=True, best=3) == of((0, 10), (1, 25), (0, 15), (2, 20))
+    assert needed_checkpoints(full_tree(), TreeSearch(Rules()), is_over=True) == of((0, 10), (1, 25))
+    assert needed_checkpoints(full_tree(), TreeSearch(Rules()), is_over=True, best=2) == of((0, 10), (1, 25))
+    assert needed_checkpoints(full_tree(), TreeSearch(Rules()), is_over=True, best=3) == of(
+        (0, 10), (1, 25), (0, 15), (2, 20)
+    )
 
 
 def test_what_is_scored_on_the_test_split_stays() -> None:
     scored = replace(full_tree(), evaluation=Evaluation(CheckpointReference(2, 20), "test"))
 
-    assert of((2, 20), (0, 15)) <= needed_checkpoints(scored, Rules(), is_over=True)
+    assert of((2, 20), (0, 15)) <= needed_checkpoints(scored, TreeSearch(Rules()), is_over=True)
 
 
 class TidySearch(Search):
@@ -118,7 +121,7 @@ class TidySearch(Search):
 
     @rule()
     def collect(self) -> None:
-        needed = needed_checkpoints(self.tree, self.rules)
+        needed = needed_checkpoints(self.tree, TreeSearch(self.rules))
         final = {
             CheckpointReference(one.id, point.step)
             for one in self.tree
@@ -156,7 +159,7 @@ class TidySearch(Search):
 
     @invariant()
     def what_was_not_needed_once_is_not_needed_later(self) -> None:
-        assert self.gone.isdisjoint(needed_checkpoints(self.tree, self.rules))
+        assert self.gone.isdisjoint(needed_checkpoints(self.tree, TreeSearch(self.rules)))
 
 
 TestTidySearches = TidySearch.TestCase

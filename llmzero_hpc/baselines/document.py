@@ -1,0 +1,101 @@
+"""The page on methods: written from their settings, so that it cannot say anything else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+from llmzero_hpc.method_sections import (
+    METHODS,
+    PAPER_GRID,
+    PAPER_GRID_CHANGES,
+    PAPER_RANGES,
+    MethodSection,
+    Range,
+    Value,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_HEAD = """\
+<!-- Written by docs/generate.py (`make docs`): change the code instead. -->
+
+# Methods
+
+`method` in [search.yaml](search-yaml.md) says what a search is: LLMZero, or something it is compared with. All of them
+run through the same controller: submission, budgets, attempts, kills, resumption, the report and the test score (once,
+of the best validated checkpoint) are the very same code. They differ in where the tree grows, who proposes, and who
+stops running phases.
+
+"""
+_NOTES = """
+- A failed phase of a baseline is the result of its trial: nothing is repaired. What the infrastructure does to a job is
+  no failure, as for LLMZero.
+- Baselines run to completion; ASHA alone stops trials. `early_stop`, `rules` and `agents` are LLMZero's.
+- Whatever is random follows from `seed` and the number of the phase: a search that is killed and goes on makes the same
+  proposals.
+- Ranges and choices are cut to `bounds`. Where `lora_rank` is set and `lora_alpha` is not, alpha keeps its ratio to the
+  rank; a batch that `mini_batches` does not divide is split into as many parts as do.
+- Optuna's study is built anew from the tree for each answer, so Optuna keeps no storage of its own. Phases in flight
+  count as running trials, failed ones as failed. TPE is seeded anew for each trial.
+- ASHA's resource is the number of validations of a trial. Optuna's variant stops trials at rungs and resumes none; the
+  first trials of a rung go on where they are the best so far.
+- In PBT a generation begins when all of the one before have ended (Jaderberg et al. do not wait): so results do not
+  depend on who is faster. Its worst quarter, at least one member, resumes the last checkpoints of its best. Fixed
+  hyperparameters are sampled once and inherited; `epochs` is never sampled, generations have one length.
+- What the paper does not say in its text: the practitioner's table (12) and the guidebook's (13). `configuration` is
+  the practitioner's as far as it is stated; the factors of the guidebook are ours.
+"""
+_RANGES = """
+## Ranges
+
+What `random`, `tpe`, `asha` and `pbt` sample unless `method.ranges` says otherwise: the ranges of the paper's random
+search (appendix B.2).
+
+"""
+_GRID = """
+The grid sweeps {swept}, all with {changed} (appendix E.1), unless `method.values` and `method.changes` say otherwise.
+"""
+
+
+def page() -> str:
+    """docs/methods.md, whole."""
+    methods = _table(
+        ("method", "what it is", "strategies", "from"),
+        (
+            (
+                f"`{_kind(method)}`",
+                (method.__doc__ or "").partition("\n")[0],
+                "of several phases" if method.adaptive else "static",
+                method.source,
+            )
+            for method in METHODS
+        ),
+    )
+    ranges = _table(
+        ("hyperparameter", "sampled from"), ((f"`{key}`", _space(one)) for key, one in PAPER_RANGES.items())
+    )
+    swept = " and ".join(f"`{key}` {_choices(values)}" for key, values in PAPER_GRID.items())
+    changed = " and ".join(
+        f"`{key}` {value:g}" for key, value in PAPER_GRID_CHANGES.items() if not isinstance(value, str)
+    )
+    return _HEAD + methods + _NOTES + _RANGES + ranges + _GRID.format(swept=swept, changed=changed)
+
+
+def _kind(method: type[MethodSection]) -> str:
+    return str(get_args(method.model_fields["kind"].annotation)[0])
+
+
+def _space(dimension: Range | tuple[Value, ...]) -> str:
+    if not isinstance(dimension, Range):
+        return _choices(dimension)
+    return f"{dimension.low:g} to {dimension.high:g}" + (", logarithmically" if dimension.log else "")
+
+
+def _choices(values: tuple[Value, ...]) -> str:
+    return ", ".join(f"{value:g}" if not isinstance(value, str) else value for value in values)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -1,0 +1,108 @@
+"""Who decides in a search, by its method: LLMZero's agents, or a baseline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmzero_hpc.agents import registry as agents
+from llmzero_hpc.agents.base import Proposal
+from llmzero_hpc.baselines.population import PopulationTraining
+from llmzero_hpc.baselines.schedules import FixedStrategy, guidebook_phases
+from llmzero_hpc.baselines.static import Grid, Practitioner, RandomSearch
+from llmzero_hpc.method_sections import (
+    AshaMethod,
+    GridMethod,
+    GuidebookMethod,
+    LLMZeroMethod,
+    PbtMethod,
+    RandomMethod,
+    TpeMethod,
+    TransferMethod,
+)
+from llmzero_hpc.search.node import Rationale
+from llmzero_hpc.trainers.registry import make_trainer
+
+if TYPE_CHECKING:
+    from llmzero_hpc.agents.base import Agents
+    from llmzero_hpc.baselines.base import Baseline
+    from llmzero_hpc.config import SearchConfig
+    from llmzero_hpc.search.configuration import Configuration
+    from llmzero_hpc.store.search_directory import SearchDirectory
+
+
+def make_agents(config: SearchConfig, directory: SearchDirectory) -> Agents:
+    """Those who decide in this search; LLMZero's agents keep their calls in its folder.
+
+    Raises:
+        ConfigurationError, MissingDependencyError, StorageError: as `agents.registry.make_agents`.
+    """
+    return _baseline(config) or agents.make_agents(config, directory)
+
+
+def check_method(config: SearchConfig) -> None:
+    """Whether the method that `search.yaml` asks for can work here.
+
+    Raises:
+        ConfigurationError: one of its settings, or the key of a language model, cannot work.
+        MissingDependencyError: an extra of this package is not installed.
+    """
+    baseline = _baseline(config)
+    if baseline is None:
+        agents.check_agents(config)
+    else:
+        baseline.check()
+
+
+def first_proposal(config: SearchConfig, seed: int) -> Proposal:
+    """What node 0 trains with.
+
+    Raises:
+        AgentError: a baseline has nothing that could be trained.
+    """
+    baseline = _baseline(config)
+    if baseline is not None:
+        return baseline.first((), seed)
+    rationale = Rationale(author="default", diagnosis="The search starts with the configuration of search.yaml.")
+    return Proposal(config.configuration, None, rationale)
+
+
+def with_strategy(config: SearchConfig) -> SearchConfig:
+    """A search with the phases of the strategy file that it names, where it names one.
+
+    Raises:
+        ConfigurationError: the file is not there, or no strategy.
+    """
+    method = config.method
+    if not isinstance(method, TransferMethod) or method.strategy is None:
+        return config
+    from llmzero_hpc.report.strategy_file import read_strategy
+
+    phases = read_strategy(method.strategy).configurations()
+    return config.model_copy(update={"method": method.model_copy(update={"phases": phases})})
+
+
+def _baseline(config: SearchConfig) -> Baseline | None:
+    """The baseline of a search; None for LLMZero itself."""
+    method = config.method
+    if isinstance(method, LLMZeroMethod):
+        return None
+    trainer = make_trainer(config.trainer)
+
+    def problems(configuration: Configuration) -> list[str]:
+        return configuration.problems(config.bounds) or trainer.problems(config, configuration)
+
+    if isinstance(method, GridMethod):
+        return Grid(config, problems, method)
+    if isinstance(method, RandomMethod):
+        return RandomSearch(config, problems, method.ranges)
+    if isinstance(method, GuidebookMethod):
+        return FixedStrategy(config, problems, guidebook_phases(config.configuration, method))
+    if isinstance(method, TransferMethod):
+        return FixedStrategy(config, problems, method.phases)
+    if isinstance(method, PbtMethod):
+        return PopulationTraining(config, problems, method)
+    if isinstance(method, TpeMethod | AshaMethod):
+        from llmzero_hpc.baselines.optimizers import Asha, Tpe
+
+        return Tpe(config, problems, method) if isinstance(method, TpeMethod) else Asha(config, problems, method)
+    return Practitioner(config, problems)
