@@ -70,10 +70,14 @@ def shard(state: Path, part: str, rank: int, size: int) -> Path:
 
 
 def is_whole(state: Path) -> bool:
-    """Whether VeRL can continue from a state. Reads all of it: a machine that died leaves holes in files."""
+    """Whether all of a state is there, once nobody writes to it any more.
+
+    Reads all of it: a machine that died leaves holes in files.
+    """
     try:
         size = world_size(state)
-    except ValueError:
+        json.loads((state / "actor" / "lora_train_meta.json").read_bytes())
+    except (OSError, ValueError):
         return False
     files = [shard(state, part, rank, size) for part in _PARTS for rank in range(size)]
     return all(_is_sound(path) for path in (*files, state / "data.pt"))
@@ -85,8 +89,8 @@ def take_up(place: Layout) -> int:
     Raises:
         StorageError: the file system refused.
     """
-    newest = named_state(place)
-    whole = next((step for step in reversed(states(place)) if step <= newest and is_whole(place.state(step))), 0)
+    # The tracker says no more than its files do: it is written after all of them.
+    whole = next((step for step in reversed(states(place)) if is_whole(place.state(step))), 0)
     if whole:
         write_bytes(place.newest_state, str(whole).encode())
     else:

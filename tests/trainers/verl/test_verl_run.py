@@ -12,6 +12,7 @@ import pytest
 from verl_phases import (
     SMALL,
     attempt_of,
+    attempt_rows,
     build_model,
     finished,
     launched,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.verl, pytest.mark.training, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 WAIT_SECONDS = 600
+LAST = 12
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def first_phase(tmp_path_factory: pytest.TempPathFactory) -> PhaseSpec:
         task=write_task(root / "task"),
         configuration=SMALL,
         first_step=1,
-        total_steps=4,
+        total_steps=LAST,
         validate_every_steps=2,
         validation_max_response_length=8,
         parent_adapter=None,
@@ -91,25 +93,30 @@ def interrupted(first_phase: PhaseSpec, verl_python: str) -> Interrupted:
 def test_metrics_and_adapters_come_while_it_trains(interrupted: Interrupted) -> None:
     assert interrupted.exit_code == 128 + signal.SIGTERM
     assert {1, 2} <= interrupted.rows.keys()
+    assert LAST not in interrupted.rows
     assert "val_score" not in interrupted.rows[1]
     assert set(STEP_METRICS) - set(interrupted.rows[2]) <= {"zero_std_fraction"}
     assert 2 in interrupted.weights
 
 
 def test_the_next_attempt_goes_on_from_the_newest_state(interrupted: Interrupted) -> None:
-    spec = interrupted.spec
+    spec, before = interrupted.spec, interrupted.weights
     rows, weights = rows_of(spec, attempts=2), weights_of(spec)
-    assert list(rows) == [1, 2, 3, 4]
-    assert [step for step, row in rows.items() if row.validation_score is not None] == [2, 4]
-    assert rows[1].values == interrupted.rows[1]
-    assert list(weights) == [2, 4]
-    assert weights[2] == interrupted.weights[2]
-    assert weights[4] != weights[2]
-    assert [path.name for path in spec.training_state.glob("global_step_*")] == ["global_step_4"]
+    validated = list(range(2, LAST + 1, 2))
+    assert list(rows) == list(range(1, LAST + 1))
+    assert [step for step, row in rows.items() if row.validation_score is not None] == validated
+    assert list(weights) == validated
+    assert {step: weights[step] for step in before} == before
+    assert len(set(weights.values())) == len(validated)
+    # The newest adapter may be one whose row was still to come, and the newest state one whose adapter was.
+    again = min(attempt_rows(spec, 2))
+    assert max(before) <= again <= max(before) + 3
+    assert all(rows[step].values == interrupted.rows[step] for step in range(1, again))
+    assert [path.name for path in spec.training_state.glob("global_step_*")] == [f"global_step_{LAST}"]
 
 
 def test_a_validation_score_is_the_mean_over_all_rows(interrupted: Interrupted) -> None:
-    values = rows_of(interrupted.spec, attempts=2)[4].values
+    values = rows_of(interrupted.spec, attempts=2)[LAST].values
     assert values["val_score"] == pytest.approx((values["val_score/even/sums"] + values["val_score/odd"]) / 2)
 
 
@@ -119,7 +126,7 @@ def test_peft_loads_the_adapter_and_it_matters(interrupted: Interrupted) -> None
     from transformers import AutoModelForCausalLM
 
     spec = interrupted.spec
-    folder = checkpoint_path(spec.checkpoints, 4)
+    folder = checkpoint_path(spec.checkpoints, LAST)
     base: Any = AutoModelForCausalLM.from_pretrained(spec.model)
     tokens = torch.arange(3, 13)[None]
     before = base(tokens).logits
@@ -144,32 +151,32 @@ def test_a_child_with_learning_rate_zero_equals_its_parent_bit_for_bit(
         parent,
         node=1,
         configuration=SMALL.changed(learning_rate=0.0),
-        first_step=5,
+        first_step=LAST + 1,
         total_steps=1,
-        parent_adapter=checkpoint_path(parent.checkpoints, 4),
+        parent_adapter=checkpoint_path(parent.checkpoints, LAST),
         checkpoints=folder / "checkpoints",
         training_state=folder / "training_state",
     )
     finished(started(child, verl_python), attempt_of(child), WAIT_SECONDS)
-    assert weights_of(child) == {5: weights_of(parent)[4]}
-    scores = [rows_of(parent, attempts=2)[4].validation_score, rows_of(child)[5].validation_score]
+    assert weights_of(child) == {LAST + 1: weights_of(parent)[LAST]}
+    scores = [rows_of(parent, attempts=2)[LAST].validation_score, rows_of(child)[LAST + 1].validation_score]
     assert scores[0] == pytest.approx(scores[1])
 
 
 def test_an_evaluation_gives_the_score_of_the_phase(interrupted: Interrupted, verl_python: str) -> None:
     parent = interrupted.spec
-    folder = PhaseDirectory(parent.checkpoints.parent.parent / "validation_0000_4")
+    folder = PhaseDirectory(parent.checkpoints.parent.parent / f"validation_0000_{LAST}")
     attempt = folder.attempt(1)
     attempt.create()
     spec = EvaluationSpec(
         search=parent.search,
         node=0,
-        step=4,
+        step=LAST,
         seed=1,
         model=parent.model,
         task=parent.task,
         split=Split.VALIDATION,
-        adapter=checkpoint_path(parent.checkpoints, 4),
+        adapter=checkpoint_path(parent.checkpoints, LAST),
         max_response_length=parent.validation_max_response_length,
         hardware=parent.hardware,
         rehearsal=parent.rehearsal,
@@ -178,7 +185,7 @@ def test_an_evaluation_gives_the_score_of_the_phase(interrupted: Interrupted, ve
     write_specification(folder.specification, spec)
     plan = VerlTrainer().plan_evaluation(folder.specification, attempt.path)
     finished(launched(plan, verl_python, attempt), attempt, WAIT_SECONDS)
-    found, values = json.loads(spec.result.read_text()), rows_of(parent, attempts=2)[4].values
+    found, values = json.loads(spec.result.read_text()), rows_of(parent, attempts=2)[LAST].values
     assert found["rows"] == 12
     assert found["score"] == pytest.approx(values["val_score"])
     assert found["subtask_scores"] == pytest.approx(

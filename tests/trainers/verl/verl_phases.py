@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from llmzero_hpc.search.configuration import Configuration
 from llmzero_hpc.sections import FilesTask
-from llmzero_hpc.store.metrics_log import read_series
+from llmzero_hpc.store.metrics_log import MetricsReader, read_series
 from llmzero_hpc.store.phase_directory import AttemptDirectory, PhaseDirectory
 from llmzero_hpc.trainers.checkpoints import checkpoint_path, complete_checkpoints
 from llmzero_hpc.trainers.specification import write_specification
@@ -135,6 +135,11 @@ def rows_of(spec: PhaseSpec, attempts: int = 1) -> dict[int, MetricRow]:
     """Rows by step, as readers see them."""
     paths = [attempt_of(spec, number).metrics for number in range(1, attempts + 1)]
     return {row.step: row for row in read_series(paths).rows}
+
+
+def attempt_rows(spec: PhaseSpec, number: int) -> list[int]:
+    """The steps that one attempt wrote rows of."""
+    return [row.step for row in MetricsReader(attempt_of(spec, number).metrics).new_rows()]
 
 
 def weights_of(spec: PhaseSpec) -> dict[int, bytes]:
