@@ -36,7 +36,7 @@ SETTINGS: list[tuple[dict[str, Any], str, str]] = [
     ({"task": {"name": "chain"}}, "task.name: 'chain' is unknown", "did you mean 'chains'?"),
     ({"task": {}}, "task.name is missing", "search-yaml.md"),
     ({"task": {"name": "files"}}, "task.train is missing", "search-yaml.md"),
-    ({"trainer": "vllm"}, "trainer: 'vllm' is unknown", "did you mean 'verl'?"),
+    ({"trainer": "verll"}, "trainer: 'verll' is unknown", "did you mean 'verl'?"),
     ({"hardware": {"deepspeed_stage": 1}}, "hardware.deepspeed_stage: 1 is unknown", "known: 0, 2, 3"),
     ({"rules": {"exploration": -1}}, "rules: exploration must be a number of at least 0", "search-yaml.md"),
     ({"configuration": {"learning_rte": 1}}, "configuration.learning_rte is no hyperparameter", "'learning_rate'?"),

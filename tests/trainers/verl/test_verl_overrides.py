@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,6 @@ from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
 from llmzero_hpc.trainers.registry import make_trainer
 from llmzero_hpc.trainers.verl import overrides, schema
 from llmzero_hpc.trainers.verl.overrides import ACTOR, MODEL, ROLLOUT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def search(model: Path, hardware: dict[str, Any]) -> SearchConfig:
@@ -118,3 +116,8 @@ def test_a_bad_configuration_is_refused_in_one_clear_line(
 def test_there_are_thirty_and_the_defaults_are_none_of_them(model_4b: Path) -> None:
     assert len(BAD) >= 30
     assert make_trainer("verl").problems(search(model_4b, GPUS), Configuration()) == []
+
+
+def test_the_page_lists_every_key_that_may_be_set() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "verl.md").read_text()
+    assert not [key for key in overrides.KEYS if f"| `{key}` |" not in page]
