@@ -30,6 +30,7 @@ from llmzero_hpc.sections import (
     LocalClusterConfig,
     PlaybookAgents,
     Prices,
+    Serve,
     SlurmClusterConfig,
 )
 
@@ -49,7 +50,7 @@ _CHOICES: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
     "method": ("kind", METHODS),
 }
 """Sections that are one of several, and the key that says which."""
-_INSIDE: dict[type[BaseModel], dict[str, type[BaseModel]]] = {LanguageModelAgents: {"prices": Prices}}
+_INSIDE: dict[type[BaseModel], dict[str, type[BaseModel]]] = {LanguageModelAgents: {"serve": Serve, "prices": Prices}}
 """Sections inside of sections, by their key."""
 _LIMITS = {Ge: ("ge", "at least"), Gt: ("gt", "above"), Le: ("le", "at most"), Lt: ("lt", "below")}
 
@@ -234,7 +235,7 @@ def _marks(marks: Iterable[Any]) -> Iterable[Any]:
 def _default(value: Any) -> str:
     if _is_section(type(value)):
         return "as below"
-    if value is None:
+    if value is None or value == "":
         return "none"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

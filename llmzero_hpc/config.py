@@ -206,6 +206,10 @@ def _with_absolute_paths(config: SearchConfig, folder: Path) -> SearchConfig:
     agents = config.agents
     if isinstance(agents, LanguageModelAgents) and agents.prompts is not None:
         agents = agents.model_copy(update={"prompts": folder / agents.prompts.expanduser()})
+    if isinstance(agents, LanguageModelAgents) and agents.serve is not None:
+        theirs = {"model": agents.serve.model, "python": agents.serve.python}
+        paths = {key: folder / value.expanduser() for key, value in theirs.items() if value is not None}
+        agents = agents.model_copy(update={"serve": agents.serve.model_copy(update=paths)})
     method = config.method
     if isinstance(method, TransferMethod) and method.strategy is not None:
         method = method.model_copy(update={"strategy": folder / method.strategy.expanduser()})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from llmzero_hpc.mistakes import Mistake
 
@@ -123,15 +123,56 @@ class Prices(Section):
     """Of images, where the endpoint counts their tokens apart; None is as `input`."""
 
 
+class Serve(Section):
+    """A model that the search serves itself, with vLLM, as a job of its cluster; nothing leaves the cluster."""
+
+    model: Path
+    """Folder of a Hugging Face model, on a file system that the job sees."""
+    profile: str | None = None
+    """Cluster profile of its job: one machine, with the GPUs that the model needs. None is that of the phases."""
+    gpu_ids: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_:.-]+$")], ...] = ()
+    """Without a cluster: GPUs of this machine for it, as `CUDA_VISIBLE_DEVICES` names them. On Slurm the profile's."""
+    python: Path | None = None
+    """Python in which vLLM is installed, or a script that calls one; None is that of the phases' jobs."""
+    max_model_len: Annotated[int, Field(ge=1024)] | None = None
+    """Tokens of a prompt and its reply together; None is 32768, or what the model takes if that is less."""
+    vllm_options: tuple[str, ...] = ()
+    """Further options of `vllm serve`, for example `--quantization=awq`."""
+    share: bool = True
+    """Let searches of this state folder that ask for the very same server use one together."""
+    start_minutes: Annotated[float, Field(gt=0)] = 60.0
+    """How long it may take from the start of its job until it answers; then it is started anew."""
+    idle_minutes: Annotated[float, Field(gt=0)] = 60.0
+    """After so long without a controller that uses it, it ends by itself."""
+
+    @field_validator("vllm_options")
+    @classmethod
+    def _plain_options(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if not re.fullmatch(r"--?[A-Za-z][^\s=]*(=.*)?", value) or not value.isprintable():
+                raise Mistake(
+                    f"agents.serve.vllm_options: {value!r} is no option", "write one an entry, its value after `=`"
+                )
+            option = value.partition("=")[0].replace("_", "-")
+            if option in _OPTIONS_OF_ITS_OWN:
+                raise Mistake(f"agents.serve.vllm_options: {option} is set by the search itself", "remove it")
+        return values
+
+
+_OPTIONS_OF_ITS_OWN = {"--model", "--host", "--port", "--uds", "--api-key", "--served-model-name", "--max-model-len"}
+
+
 class LanguageModelAgents(Section):
     """Language models behind an OpenAI-compatible endpoint: a hosted one, or a server of your own."""
 
     kind: Literal["llm"] = "llm"
-    """`llm`: a language model proposes, stops and repairs. May be left out beside `base_url`."""
-    base_url: str
-    """Where the API is, as `https://api.openai.com/v1` or `http://node7:8000/v1`."""
-    model: str
-    """Name of the model, as the endpoint knows it."""
+    """`llm`: a language model proposes, stops and repairs. May be left out beside `base_url` or `serve`."""
+    base_url: str = ""
+    """Where the API is, as `https://api.openai.com/v1` or `http://node7:8000/v1`; this or `serve` must be there."""
+    serve: Serve | None = None
+    """What to serve as the search's own endpoint, instead of `base_url`."""
+    model: str = ""
+    """Name of the model, as the endpoint knows it; with `serve` the name of the folder unless you choose one."""
     api_key_env: str | None = None
     """Environment variable that holds the key, never the key itself; None for an endpoint that asks for none."""
     timeout_seconds: Annotated[float, Field(gt=0, le=1800)] = 300.0
@@ -149,7 +190,7 @@ class LanguageModelAgents(Section):
     structured: Literal["auto", "json_schema", "plain"] = "auto"
     """`json_schema` has the endpoint enforce the form of replies; `auto` does so unless the endpoint refuses it."""
     fallback: Literal["playbook", "wait"] = "playbook"
-    """Who proposes and repairs while the model cannot be asked: the playbook, or nobody until it can."""
+    """Who proposes and repairs while the model cannot be asked: the playbook, or nobody; with `serve` rather nobody."""
     proposer: Literal["llm", "playbook"] = "llm"
     """Who proposes the next phase."""
     early_stopper: Literal["llm", "playbook"] = "llm"
@@ -163,9 +204,31 @@ class LanguageModelAgents(Section):
     max_calls: Annotated[int, Field(ge=1)] | None = None
     """Calls that the search may make; after them it goes on as `fallback` says. None means no limit."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_is_served(cls, value: Any) -> Any:
+        served = value.get("serve") if isinstance(value, dict) else None
+        folder = served.get("model") if isinstance(served, dict) else None
+        return value if not folder else {"model": Path(str(folder)).name, "fallback": "wait", **value}
+
+    @model_validator(mode="after")
+    def _one_endpoint(self) -> LanguageModelAgents:
+        if self.serve is None and not self.base_url:
+            raise Mistake("agents.base_url is missing", "docs/search-yaml.md lists every key with its type")
+        if not self.model:
+            raise Mistake("agents.model is missing", "docs/search-yaml.md lists every key with its type")
+        if self.serve is not None and (self.base_url or self.api_key_env):
+            raise Mistake(
+                f"agents.{'base_url' if self.base_url else 'api_key_env'} does not go with agents.serve",
+                "remove it: the search's own server has an address and a key of its own",
+            )
+        return self
+
     @field_validator("base_url")
     @classmethod
     def _plain_address(cls, value: str) -> str:
+        if not value:
+            return value
         parts = urlsplit(value)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise Mistake("agents.base_url is no http or https address", "write it as https://api.example.org/v1")
@@ -192,7 +255,7 @@ class LanguageModelAgents(Section):
 def _agents_of_a_kind(value: Any) -> Any:
     """Settings that name no kind are a model's as soon as they say where or which it is."""
     if isinstance(value, dict) and "kind" not in value:
-        return {"kind": "llm" if {"base_url", "model"} & value.keys() else "playbook", **value}
+        return {"kind": "llm" if {"base_url", "model", "serve"} & value.keys() else "playbook", **value}
     return value
 
 

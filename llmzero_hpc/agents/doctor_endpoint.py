@@ -25,6 +25,9 @@ def endpoint_findings(config: SearchConfig) -> Iterator[Finding]:
     agents = config.agents
     if not isinstance(agents, LanguageModelAgents):
         return
+    if agents.serve is not None:
+        yield Finding(_CHECK, Verdict.OK, f"{agents.serve.model} is served by the search itself once it has started")
+        return
     key = os.environ.get(agents.api_key_env, "") if agents.api_key_env else ""
     if agents.api_key_env and not key:
         message = f"{agents.api_key_env} is not set"

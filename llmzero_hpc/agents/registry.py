@@ -19,7 +19,8 @@ def check_agents(config: SearchConfig) -> None:
     """Whether the agents that `search.yaml` asks for can work here; asks no model.
 
     Raises:
-        ConfigurationError: the key is not where it is said to be, or a template of the user's is wrong.
+        ConfigurationError: the key, or the model that is to be served, is not where it is said to be, or a template of
+            the user's is wrong.
         MissingDependencyError: an extra of this package is not installed.
     """
     settings = config.agents
@@ -28,8 +29,11 @@ def check_agents(config: SearchConfig) -> None:
     from llmzero_hpc.agents.llm import trial
     from llmzero_hpc.agents.llm.client import Client
     from llmzero_hpc.agents.llm.secret import read_key
+    from llmzero_hpc.agents.llm.serve import context_of
 
     Client(settings, read_key(settings.api_key_env))
+    if settings.serve is not None:
+        context_of(settings.serve)
     if settings.vision and find_spec("matplotlib") is None:
         raise MissingDependencyError(
             "agents.vision needs the package matplotlib",
@@ -56,13 +60,17 @@ def make_agents(config: SearchConfig, directory: SearchDirectory) -> Agents:
     from llmzero_hpc.agents.llm.client import Client
     from llmzero_hpc.agents.llm.ledger import Ledger
     from llmzero_hpc.agents.llm.secret import read_key
+    from llmzero_hpc.agents.llm.serve import ServedClient
     from llmzero_hpc.store.agent_calls import CallLog
+    from llmzero_hpc.store.server_directory import ServerDirectory
     from llmzero_hpc.trainers.registry import make_trainer
 
-    key = read_key(settings.api_key_env)
+    server = ServerDirectory.of(directory)
+    served = None if server is None else ServedClient(settings, server)
+    key = read_key(settings.api_key_env) if served is None else served.key
     log = CallLog(directory)
     ledger = Ledger(settings, config.budget.api_dollars, log.spending())
-    calls = Calls(settings, Client(settings, key), log, ledger, key)
+    calls = Calls(settings, served or Client(settings, key), log, ledger, key)
     trainer = make_trainer(config.trainer)
     return LanguageModel(
         settings, calls, ledger, Playbook(), lambda configuration: trainer.problems(config, configuration)

@@ -50,10 +50,13 @@ def cpus_here() -> int:
 
 def own_address(nodes: int) -> str:
     """The IPv4 address by which the other machines of the job reach this one."""
+    return _LOOPBACK if nodes == 1 else reachable_address()
+
+
+def reachable_address() -> str:
+    """The IPv4 address by which other machines of the cluster reach this one."""
     import socket
 
-    if nodes == 1:
-        return _LOOPBACK
     for name in filter(None, (os.environ.get("SLURMD_NODENAME"), socket.gethostname())):
         try:
             found = {str(entry[4][0]) for entry in socket.getaddrinfo(name, None, socket.AF_INET)}

@@ -11,6 +11,7 @@ from llmzero_hpc.baselines.registry import check_method, first_proposal, with_st
 from llmzero_hpc.cluster.profiles import read_profile, resolved
 from llmzero_hpc.cluster.registry import make_cluster
 from llmzero_hpc.controller.questions import root_node, seed_of
+from llmzero_hpc.controller.server_shape import check_server
 from llmzero_hpc.controller.submission import Submission
 from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.search.tree import Tree
@@ -31,8 +32,8 @@ def placed(config: SearchConfig) -> SearchConfig:
     Raises:
         ConfigurationError: the profile is missing or wrong, or contradicts the search; or the strategy file is.
     """
-    settings = config.cluster
     config = with_strategy(config)
+    settings = config.cluster
     if not isinstance(settings, SlurmClusterConfig):
         return config
     return resolved(config, read_profile(settings.profile, settings.profiles))
@@ -63,6 +64,7 @@ def checked(config: SearchConfig) -> int:
         MissingDependencyError: an extra of this package is not installed.
     """
     check_method(config)
+    check_server(config)
     trainer = make_trainer(config.trainer)
     problems = trainer.problems(config, config.configuration)
     if problems:

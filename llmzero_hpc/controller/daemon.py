@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -17,6 +18,7 @@ from llmzero_hpc.cluster.registry import make_cluster
 from llmzero_hpc.controller.desk import Desk
 from llmzero_hpc.controller.house import House
 from llmzero_hpc.controller.notify import Moment, Notice, Notifier, channels
+from llmzero_hpc.controller.server import server_for
 from llmzero_hpc.controller.submission import Submission
 from llmzero_hpc.controller.tick import Controller, Outcome
 from llmzero_hpc.controller.views import Views
@@ -100,6 +102,7 @@ class Daemon:
         self.views = Views(directory.root, live=config.live_views)
         self._notifier = Notifier(directory, channels(config.notify, os.environ), clock)
         self._desk = Desk()
+        self._server = server_for(directory, agents, self._lease.check)
         self.controller = Controller(
             House(
                 directory=directory,
@@ -111,6 +114,7 @@ class Daemon:
                 submission=Submission(directory, cluster, trainer, clock, self._lease.check),
                 views=self.views,
                 clock=clock,
+                server=self._server,
             )
         )
 
@@ -121,6 +125,8 @@ class Daemon:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Let go of the lease; running phases go on. People are told of an error that ends the controller."""
         self._desk.close()
+        if self._server is not None:
+            self._server.close()
         lost = isinstance(error, LeaseError)
         if isinstance(error, Exception):
             why = error.message if isinstance(error, LLMZeroError) else f"a bug ({type(error).__name__})"
@@ -133,11 +139,17 @@ class Daemon:
     @property
     def calls(self) -> Mapping[str, int]:
         """Questions and orders to the cluster so far, by the cluster's name for them."""
-        return self._cluster.calls
+        return Counter(self._cluster.calls) + Counter(self._server.calls if self._server else {})
 
     def tick(self) -> Outcome:
         """One tick, and the heartbeat that tells of it."""
+        if self._server is not None and self._server.came_up():
+            self._desk.ask_again()
         outcome = self.controller.tick()
+        if self._server is not None and outcome.finished:
+            self._server.leave()
+        elif self._server is not None:
+            self._server.keep(self.controller.account().device_seconds_left)
         self._ticks += 1
         self._beat(outcome)
         self._notifier.look(self._moment(outcome))
@@ -208,11 +220,14 @@ class Daemon:
             beat_at=self._clock(),
             ticks=self._ticks,
             last_error=error,
-            calls=dict(self._cluster.calls),
+            calls=dict(self.calls),
             waiting_for=outcome.waiting_for,
             job_id=self._job.job_id if self._job else "",
             by_cron=self._by_cron,
             error_since=self._error_since,
             api_dollars=self.controller.account().dollars_used,
+            server=self._server.words if self._server else "",
+            server_device_seconds=self._server.device_seconds if self._server else 0.0,
+            server_devices=self._server.devices if self._server else 0,
         )
         write_heartbeat(self._directory, heartbeat)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -101,6 +101,10 @@ class Desk:
             else:
                 self._postponed.pop(question, None)
         return answers
+
+    def ask_again(self) -> None:
+        """Whoever could not be asked can be now: no question waits any longer."""
+        self._postponed = {question: replace(held, until=0.0) for question, held in self._postponed.items()}
 
     @property
     def is_busy(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from llmzero_hpc.agents.base import Agents
 from llmzero_hpc.cluster.base import Cluster
 from llmzero_hpc.controller.desk import Desk
+from llmzero_hpc.controller.server import Server
 from llmzero_hpc.controller.submission import Submission
 from llmzero_hpc.controller.views import Views
 from llmzero_hpc.store.lease import Lease
@@ -28,3 +29,5 @@ class House:
     submission: Submission
     views: Views
     clock: Callable[[], float]
+    server: Server | None = None
+    """Of the agents' language model, where the search serves its own."""

@@ -93,6 +93,8 @@ class Controller:
             api_dollars_used=self._house.agents.spent(),
             shortest_seconds=self._house.cluster.time_limit_grain_seconds,
             devices=self._config.hardware.devices,
+            server_device_seconds=self._house.server.device_seconds if self._house.server else 0.0,
+            server_devices=self._house.server.devices if self._house.server else 0,
         )
 
     def _take_cancel_requests(self) -> None:
@@ -110,6 +112,8 @@ class Controller:
         """Serve a request to stop. One that cannot be served whole, as the cluster cannot be asked, stands."""
         if request is control.StopRequest.JOBS_TOO:
             recalled = self._jobs.recall()
+            if self._house.server:
+                self._house.server.leave()
             if self.cluster_error:
                 return Outcome(finished=False, stop_requested=False, waiting_for=self._waiting_for())
             self._state.say("stop", f"stopped with its {recalled} jobs; their phases can go on")

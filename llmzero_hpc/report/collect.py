@@ -47,6 +47,10 @@ class Pulse:
     waiting_for: str = ""
     calls: Mapping[str, int] = field(default_factory=dict)
     api_dollars: float = 0.0
+    server: str = ""
+    server_device_seconds: float = 0.0
+    server_devices: int = 0
+    """Of the agents' own language model server; see `Heartbeat`."""
     is_gone: bool = False
     """Its process has certainly ended, or it gave the search back and cron will not start the next."""
     job_id: str = ""
@@ -92,6 +96,8 @@ def collect(
         api_dollars_used=pulse.api_dollars if pulse is not None else 0.0,
         shortest_seconds=config.cluster.time_limit_grain_seconds,
         devices=config.hardware.devices,
+        server_device_seconds=pulse.server_device_seconds if pulse is not None else 0.0,
+        server_devices=pulse.server_devices if pulse is not None else 0,
     )
     silent = pulse is not None and now - pulse.at > silence_seconds(config.tick_seconds, by_cron=pulse.by_cron)
     controller = ControllerReport(
@@ -107,6 +113,7 @@ def collect(
         job_id=pulse.job_id if pulse else "",
         by_cron=pulse is not None and pulse.by_cron,
         queued_job_id=pulse.queued_job_id if pulse else "",
+        server=words.plain(pulse.server) if pulse else "",
     )
     refusal = spent.refusal
     state = _state(tree, config, refusal, controller, paused=paused)

@@ -237,6 +237,8 @@ class ControllerReport:
     """Cron starts it for a tick at a time."""
     queued_job_id: str = ""
     """A job of its own that was submitted, and has given no sign of life since; empty where there is none."""
+    server: str = ""
+    """How the agents' own language model server stands; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

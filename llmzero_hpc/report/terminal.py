@@ -44,7 +44,7 @@ def status_view(data: ReportData, height: int | None = None, plots: int = 2) -> 
     """
     from rich.console import Group
 
-    parts: list[RenderableType] = [*_head(data), *_budget(data), *_cluster(data), ""]
+    parts: list[RenderableType] = [*_head(data), *_budget(data), *_cluster(data), *_server(data), ""]
     if data.nodes:
         parts += [*tree_lines(data, height), ""]
     running = [node for node in data.nodes if node.status is NodeStatus.RUNNING and node.id in data.series]
@@ -225,6 +225,12 @@ def _cluster(data: ReportData) -> list[RenderableType]:
     if controller.waiting_for and waiting and not controller.is_gone:
         parts.append(controller.waiting_for)
     return _sentences("cluster", "; ".join(parts)) if parts else []
+
+
+def _server(data: ReportData) -> list[RenderableType]:
+    """Where the agents' own language model is."""
+    said = "" if data.controller.is_gone else data.controller.server
+    return _sentences("server", said) if said else []
 
 
 def _amount(line: BudgetLine, value: float) -> str:

@@ -46,6 +46,8 @@ class Account:
     """Wall seconds of the shortest time limit that a job can have."""
     devices: int = 1
     """Of one phase."""
+    server_devices: int = 0
+    """Of the agents' own language model server, which costs as much for as long as phases run."""
 
     @property
     def refusal(self) -> str | None:
@@ -83,6 +85,8 @@ def account(
     api_dollars_used: float = 0.0,
     shortest_seconds: float = 0.0,
     devices: int = 1,
+    server_device_seconds: float = 0.0,
+    server_devices: int = 0,
 ) -> Account:
     """The state of the budget at `now`.
 
@@ -94,8 +98,10 @@ def account(
         api_dollars_used: what the agents' language models have cost so far.
         shortest_seconds: wall seconds of the shortest time limit that a job can have.
         devices: of one phase.
+        server_device_seconds: what the agents' own server has cost so far.
+        server_devices: of that server.
     """
-    used = tree.device_seconds()
+    used = tree.device_seconds() + server_device_seconds
     shortest = shortest_seconds * devices
     expected = max((node.device_seconds for node in tree if node.status.is_final), default=0.0)
     expected = max(expected, shortest)
@@ -112,6 +118,7 @@ def account(
         dollars_left=None if budget.api_dollars is None else budget.api_dollars - api_dollars_used,
         shortest_seconds=shortest_seconds,
         devices=devices,
+        server_devices=server_devices,
     )
 
 
@@ -122,13 +129,14 @@ def affordable_seconds(account: Account, places: int) -> float | None:
     controller lives to see it: the allowances of all submitted jobs together never exceed what is left. So that phases
     in parallel do not wait for each other, what nobody was promised is shared by as many of the `places` free for
     phases, this one's included, as it covers at the expected cost. 0 where all is promised: the job has to wait until
-    others end.
+    others end. The agents' own server, which no such limit ends in time, goes on taking its part meanwhile.
     """
     limits = []
     if account.device_seconds_left is not None:
         free = max(0.0, account.device_seconds_left - account.promised_seconds)
         covered = free / account.expected_seconds if account.expected_seconds > 0 else 1.0
-        limits.append(free / max(1, int(min(covered, places))) / account.devices)
+        shares = max(1, int(min(covered, places)))
+        limits.append(free / (shares * account.devices + account.server_devices))
     if account.seconds_left is not None:
         limits.append(max(0.0, account.seconds_left))
     return min(limits, default=None)

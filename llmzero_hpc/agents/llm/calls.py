@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llmzero_hpc.agents.llm.ledger import Ledger
     from llmzero_hpc.agents.llm.prompts import Prompt
     from llmzero_hpc.agents.llm.secret import Key
+    from llmzero_hpc.agents.llm.serve import ServedClient
     from llmzero_hpc.sections import LanguageModelAgents
     from llmzero_hpc.store.agent_calls import Call, CallLog
 
@@ -75,7 +76,7 @@ class Calls:
     def __init__(
         self,
         settings: LanguageModelAgents,
-        client: Client,
+        client: Client | ServedClient,
         log: CallLog,
         ledger: Ledger,
         key: Key,
@@ -202,7 +203,7 @@ class Calls:
             request = CallRequest(
                 agent=inquiry.agent,
                 model=self._settings.model,
-                endpoint=self._settings.base_url,
+                endpoint=self._settings.base_url or "agents.serve",
                 asked_at=asked_at,
                 system=prompt.system,
                 user=messages[-1].text,

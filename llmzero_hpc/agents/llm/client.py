@@ -82,7 +82,9 @@ class Client:
         seconds = settings.timeout_seconds
         self._api = openai.OpenAI(
             api_key=key.reveal(),
-            base_url=settings.base_url,
+            base_url=settings.base_url or None,
+            # A server of one's own stands in the same network; a proxy would only be shown its key.
+            http_client=openai.DefaultHttpxClient(trust_env=False) if settings.serve else None,
             timeout=openai.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS)),
             max_retries=0,  # repeating is done here, where Retry-After, the gate and the log of failures are
         )
