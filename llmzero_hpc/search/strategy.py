@@ -89,6 +89,11 @@ def valid_in_strategy(tree: Tree, configuration: Configuration, resume: Checkpoi
     return not problems_in_strategy(tree, configuration, resume)
 
 
+def turns(moves: Iterable[int | None]) -> int:
+    """Changes of direction among moves (1 up, -1 down); 0 and None are passed over."""
+    return sum(before != after for before, after in pairwise(move for move in moves if move))
+
+
 @dataclass(frozen=True, slots=True)
 class ParameterTrajectory:
     """The values of one hyperparameter along a strategy, phase by phase."""
@@ -110,8 +115,7 @@ class ParameterTrajectory:
     def reversals(self) -> int:
         """Turns from rising to falling or back (section 4.3.2); plateaus between do not hide one, words have none."""
         numbers = [value for value in self.values if not isinstance(value, str)]
-        rises = [after > before for before, after in pairwise(numbers) if after != before]
-        return sum(before != after for before, after in pairwise(rises))
+        return turns((after > before) - (after < before) for before, after in pairwise(numbers))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ def generator() -> ModuleType:
 
 
 PAGES = [
-    "cli.md", "cluster-profiles.md", "search-yaml.md", "exit-codes.md", "hyperparameters.md", "methods.md", "playbook.md",
+    "cli.md", "cluster-profiles.md", "search-yaml.md", "exit-codes.md", "hyperparameters.md", "methods.md",
+    "playbook.md",
 ]  # fmt: skip
 
 
