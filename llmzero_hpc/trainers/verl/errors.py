@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOG_TAIL_BYTES: Final = 256 * 1024
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+_RAISED: Final = re.compile(r"^[\w.]*(?:Error|Exception)\b: .{1,300}", re.MULTILINE)
+"""The last line of a traceback."""
 _EVIDENCE_LINES: Final = 3
 _EVIDENCE_LENGTH: Final = 300
 
@@ -77,13 +80,12 @@ _SIGNATURES: Final = (
         Cause.DISK_FULL, Origin.INFRASTRUCTURE, "the disk is full or over quota",
         "free some space; the phase goes on where it was",
         _any_of(r"no space left on device", r"disk quota exceeded", r"\[errno (?:28|122)\]",
-                r"PytorchStreamWriter failed writing file", r"file_system_monitor.*is over 95% full"),
+                r"inline_container\.cc.*unexpected pos", r"PytorchStreamWriter failed writing file"),
     ),
     _Signature(
         Cause.REWARD, Origin.CONFIGURATION, "the reward function raised an error or returned no number",
         "mend the reward function",
-        _any_of(r"^error: .*\breward\b", r"ConfigurationError: .*\breward\b", r"Error in reward computation",
-                r"reward function .* not found in"),
+        _any_of(r"\bcompute_score (?:raised|returned)\b", r"ConfigurationError: .*\breward\b"),
     ),
     _Signature(
         Cause.KV_CACHE, Origin.CONFIGURATION, "the memory left to vLLM does not hold one response of full length",
@@ -114,9 +116,9 @@ _SIGNATURES: Final = (
     _Signature(
         Cause.LONG_PROMPT, Origin.CONFIGURATION, "a prompt is longer than task.max_prompt_length",
         "shorten the prompt, or raise task.max_prompt_length",
-        _any_of(r"prompt length \d+ is longer than", r"sequence length \d+ is longer than max_length",
-                r"prompt .*(?:is too long|longer than the maximum model length)",
-                r"the prompt of \w+ row \d+ has \d+ tokens", r"The decoder prompt .* is longer than"),
+        _any_of(r"sequence_length=\d+ is larger than max_length=\d+",
+                r"prompt \(length \d+\) is longer than the maximum model length",
+                r"the prompt of \w+ row \d+ has \d+ tokens"),
     ),
     _Signature(
         Cause.HOST_MEMORY, Origin.INFRASTRUCTURE, "a machine ran out of memory",
@@ -145,7 +147,7 @@ _SIGNATURES: Final = (
 
 def diagnose(log_tail: str) -> Diagnosis | None:
     """Why a run failed, by the end of what it printed; None where nothing known is in it."""
-    lines = [line.strip() for line in log_tail.splitlines()]
+    lines = [line.strip() for line in _COLOUR.sub("", log_tail).splitlines()]
     for signature in _SIGNATURES:
         telling = [line for line in lines if signature.pattern.search(line)]
         if telling:
@@ -156,10 +158,12 @@ def diagnose(log_tail: str) -> Diagnosis | None:
 
 def failure(exit_code: int, log: Path) -> LLMZeroError:
     """The error of a run whose log is there, for its last lines."""
-    found = diagnose(_tail(log))
+    tail = _tail(log)
+    found = diagnose(tail)
     if found is None:
         how = f"exit code {exit_code}" if exit_code else "no validation of the last step"
-        return LLMZeroError(f"VeRL ended with {how}", f"see {log}")
+        raised = _RAISED.findall(tail)
+        return LLMZeroError(f"VeRL ended with {how}" + (f": {raised[-1]}" if raised else ""), f"see {log}")
     text = f"{found.message}: {found.evidence[-1]}"
     if found.cause is Cause.DISK_FULL:
         return StorageError(text, found.next_step)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
-from verl_states import made_up_weights, write_state  # noqa: E402
+from verl_states import made_up_weights, save_sharded, write_description, write_state  # noqa: E402
 
 from llmzero_hpc.errors import CorruptStateError  # noqa: E402
 from llmzero_hpc.trainers.checkpoints import is_adapter  # noqa: E402
@@ -51,6 +51,16 @@ def test_nothing_is_lost_of_any_number_of_processes(
         assert is_whole(state)
         assert extract_adapter(state, Path(folder) / "step_1", "model") == 0
         assert same(Path(folder) / "step_1", weights)
+
+
+@pytest.mark.slow
+@pytest.mark.training
+def test_what_three_processes_of_fsdp2_saved_is_whole(place: Layout, tmp_path: Path) -> None:
+    write_description(place.state(1), 3)
+    place.folder.mkdir()
+    torch.multiprocessing.spawn(save_sharded, (3, place, tmp_path / "meeting"), nprocs=3)
+    extract_adapter(place.state(1), tmp_path / "step_1", "model")
+    assert same(tmp_path / "step_1", torch.load(place.folder / "whole.pt"))
 
 
 def test_tensors_of_zeros_are_counted(place: Layout, tmp_path: Path) -> None:

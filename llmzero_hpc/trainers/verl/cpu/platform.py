@@ -37,6 +37,9 @@ class _Device:
 
     max_memory_allocated = memory_reserved = max_memory_reserved = memory_allocated
 
+    def set_rng_state(self, state: torch.Tensor) -> None:
+        torch.set_rng_state(state)
+
     def get_device_name(self) -> str:
         return "CPU"
 

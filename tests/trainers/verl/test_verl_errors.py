@@ -1,0 +1,90 @@
+"""What VeRL, Ray, vLLM and torch print when they fail is understood; what they print when all is well is not blamed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmzero_hpc.errors import ClusterError, ConfigurationError, LLMZeroError, StorageError
+from llmzero_hpc.trainers.verl.errors import Cause, Origin, diagnose, failure
+
+LOGS = Path(__file__).parent / "logs"
+CONFIGURATION = {
+    Cause.REWARD, Cause.GPU_MEMORY, Cause.KV_CACHE, Cause.NOT_FINITE, Cause.CHAT_TEMPLATE, Cause.LONG_PROMPT,
+}  # fmt: skip
+NAMES = sorted(path.stem for path in LOGS.glob("*.txt") if path.stem != "healthy")
+
+
+def cause_of(name: str) -> Cause:
+    """A log's name begins with its cause's."""
+    return max((cause for cause in Cause if name.startswith(cause)), key=len)
+
+
+def read(name: str) -> str:
+    return (LOGS / f"{name}.txt").read_text()
+
+
+def test_there_is_a_log_of_every_cause() -> None:
+    assert {cause_of(name) for name in NAMES} == set(Cause)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_log_tells_its_cause_and_proves_it(name: str) -> None:
+    log = read(name)
+    found = diagnose(log)
+    assert found is not None
+    assert found.cause is cause_of(name)
+    assert found.origin is (Origin.CONFIGURATION if found.cause in CONFIGURATION else Origin.INFRASTRUCTURE)
+    assert found.evidence
+    assert all(line in log for line in found.evidence)
+    assert found.message
+    assert found.next_step
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cause_is_found_among_all_that_is_printed_when_all_is_well(name: str) -> None:
+    healthy = read("healthy")
+    assert diagnose(healthy + read(name) + healthy) == diagnose(read(name))
+
+
+def test_a_healthy_log_is_not_blamed() -> None:
+    assert diagnose(read("healthy")) is None
+
+
+@pytest.mark.parametrize("first", NAMES)
+def test_the_death_of_an_actor_is_blamed_for_nothing_that_another_cause_explains(first: str) -> None:
+    found = diagnose(read("actor_died") + read(first) + read("actor_died"))
+    assert found is not None
+    assert found.cause is cause_of(first)
+
+
+@given(st.text(max_size=300))
+def test_any_text_has_a_diagnosis_or_none(text: str) -> None:
+    found = diagnose(text)
+    assert found is None or found.evidence
+
+
+def test_a_failure_is_one_line_with_its_proof_and_the_exit_code_of_its_kind(tmp_path: Path) -> None:
+    log = tmp_path / "trainer.log"
+    kinds = {"disk_full": StorageError, "gpu_memory": ConfigurationError, "communication": ClusterError}
+    for name, kind in kinds.items():
+        log.write_text(read(name))
+        error = failure(1, log)
+        assert type(error) is kind
+        assert "\n" not in error.message
+        assert error.next_step
+
+
+def test_a_failure_that_nobody_knows_names_the_exit_code_and_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "trainer.log"
+    error = failure(7, log)
+    assert type(error) is LLMZeroError
+    assert "exit code 7" in error.message
+    assert str(log) in error.next_step
+    log.write_text("nothing known\n")
+    assert "no validation" in failure(0, log).message
+    log.write_text("  raise it\nAttributeError: 'NoneType' object has no attribute 'shape'\n\nSet HYDRA_FULL_ERROR=1\n")
+    assert failure(1, log).message.endswith("AttributeError: 'NoneType' object has no attribute 'shape'")
