@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.agents.llm.serve import context_of
-from llmzero_hpc.cluster.base import JobRequest
+from llmzero_hpc.cluster.base import JobRequest, JobState
 from llmzero_hpc.cluster.registry import make_cluster
 from llmzero_hpc.cluster.server_job import HERE, NETWORK, write_server_script
 from llmzero_hpc.cluster.server_watch import ServerWatch
@@ -308,6 +308,8 @@ class Server:
         if answers != self._is_up:
             self._is_up, self._asked_at = answers, None
             self._news = self._news or answers
+        if said is not None and not answers and self._reason.startswith(JobState.PENDING):
+            said = None  # the word of an earlier run
         if said is not None and answers:
             how = f"answers at {said.host}:{said.port}"
         elif said is not None:
