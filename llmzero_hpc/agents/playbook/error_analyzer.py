@@ -122,10 +122,12 @@ UNKNOWN = Failure("unknown", "The log names no cause that is known: a calmer run
 
 def classify(log_tail: str, exit_code: int | None, *, finite: bool = True) -> Failure:
     """The class of a failure. `finite` is false when the metrics held values that were not."""
+    # A trainer that knows why it failed says so last; before that, VeRL prints settings that sound like failures.
+    said = log_tail.rpartition("\nerror: ")[2]
     for failure in FAILURES:
         if failure.name == "killed" and exit_code in _KILLED:
             return failure
-        if failure.pattern.search(log_tail):
+        if failure.pattern.search(said):
             return failure
     return next(f for f in FAILURES if f.name == "diverged") if not finite else UNKNOWN
 

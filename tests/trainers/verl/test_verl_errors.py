@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmzero_hpc.agents.playbook.error_analyzer import classify
 from llmzero_hpc.errors import ClusterError, ConfigurationError, LLMZeroError, StorageError
 from llmzero_hpc.trainers.verl.errors import Cause, Origin, diagnose, failure
 
@@ -59,6 +60,31 @@ def test_the_death_of_an_actor_is_blamed_for_nothing_that_another_cause_explains
     found = diagnose(read("actor_died") + read(first) + read("actor_died"))
     assert found is not None
     assert found.cause is cause_of(first)
+
+
+SETTINGS = (
+    "Error executing job with overrides: ['reward.name=compute_score', 'actor_rollout_ref.rollout.max_model_len=40']\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("gpu_memory", "out_of_memory"),
+        ("kv_cache_none", "out_of_memory"),
+        ("kv_cache", "too_long"),
+        ("long_prompt_vllm", "too_long"),
+        ("not_finite", "diverged"),
+        ("disk_full", "disk_full"),
+        ("reward", "missing_or_reward"),
+        ("actor_died", "killed"),
+    ],
+)
+def test_the_playbook_goes_by_what_was_found_and_not_by_verls_settings(name: str, rule: str, tmp_path: Path) -> None:
+    log = tmp_path / "trainer.log"
+    log.write_text(read("healthy") + read(name) + SETTINGS)
+    error = failure(1, log)
+    assert classify(f"{log.read_text()}error: {error.message}\n{error.next_step}\n", error.exit_code).name == rule
 
 
 @given(st.text(max_size=300))
