@@ -11,6 +11,7 @@ from llmzero_hpc.search.configuration import Bounds, Configuration
 from llmzero_hpc.search.metrics import Series
 from llmzero_hpc.search.node import Checkpoint, Ending, Node, Rationale, TransitionKind
 from llmzero_hpc.search.strategy import StrategyPhase
+from llmzero_hpc.store.agent_calls import Spending
 from llmzero_hpc.store.marker import Marker
 
 
@@ -159,6 +160,6 @@ class Agents(ABC):
     def repair(self, request: FailureRequest) -> Repair:
         """How to repair a failed phase."""
 
-    def spent(self) -> float:
-        """Dollars that this search has paid for language models so far; from any thread."""
-        return 0.0
+    def spending(self) -> Spending:
+        """What language models have cost this search so far; from any thread."""
+        return Spending()

@@ -71,13 +71,22 @@ def tree(search: SearchArgument = None, state: StateOption = DEFAULT_STATE, as_j
 
 
 def show(
-    node: NodeArgument, search: SearchArgument = None, state: StateOption = DEFAULT_STATE, as_json: JsonOption = False
+    node: NodeArgument,
+    search: SearchArgument = None,
+    state: StateOption = DEFAULT_STATE,
+    agents: Annotated[
+        bool, typer.Option("--agents", help="What language models were asked about it, and what they said.")
+    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """One phase: configuration, diagnosis, attempts, checkpoints."""
+    """One phase: configuration, diagnosis, attempts, checkpoints; or its calls of language models."""
     from llmzero_hpc.report.reading import read
 
     directory = locate(search, state)
     existing_node(directory, node)
+    if agents:
+        _show_calls(directory, node, as_json=as_json)
+        return
     data = read(directory, metrics=(node,))
     if as_json:
         from llmzero_hpc.report.data import to_json
@@ -216,10 +225,25 @@ def _watch(directory: SearchDirectory) -> None:
     console.print(status_view(read(directory)))
 
 
+def _show_calls(directory: SearchDirectory, node: int, *, as_json: bool) -> None:
+    from llmzero_hpc.report.calls import calls_about, calls_to_json
+    from llmzero_hpc.report.reading import read
+
+    data = read(directory, metrics=())
+    calls = calls_about(directory, data.nodes[node])
+    if as_json:
+        _print_json(calls_to_json(data.nodes[node], calls))
+    else:
+        from llmzero_hpc.report.terminal_calls import calls_view
+
+        _print(calls_view(data, data.nodes[node], calls))
+
+
 def _print(view: RenderableType) -> None:
     from rich.console import Console
 
-    Console().print(view)
+    # Not cropped: what does not fit is a path, and people copy those.
+    Console().print(view, crop=False)
 
 
 def _print_json(value: Any) -> None:

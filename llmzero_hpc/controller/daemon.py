@@ -101,6 +101,7 @@ class Daemon:
         self._cluster = cluster = make_cluster(config, directory.root)
         self.views = Views(directory.root, live=config.live_views)
         self._notifier = Notifier(directory, channels(config.notify, os.environ), clock)
+        self._agents = agents
         self._desk = Desk()
         self._server = server_for(directory, agents, self._lease.check)
         self.controller = Controller(
@@ -212,6 +213,7 @@ class Daemon:
             self._error_since = None
         elif self._error_since is None:
             self._error_since = self._clock()
+        spending = self._agents.spending()
         heartbeat = Heartbeat(
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -225,7 +227,9 @@ class Daemon:
             job_id=self._job.job_id if self._job else "",
             by_cron=self._by_cron,
             error_since=self._error_since,
-            api_dollars=self.controller.account().dollars_used,
+            api_dollars=spending.dollars,
+            api_calls=spending.calls,
+            api_tokens=spending.tokens,
             server=self._server.words if self._server else "",
             server_device_seconds=self._server.device_seconds if self._server else 0.0,
             server_devices=self._server.devices if self._server else 0,

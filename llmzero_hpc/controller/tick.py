@@ -90,7 +90,7 @@ class Controller:
             self._config.budget,
             self._record.created_at,
             self._state.clock(),
-            api_dollars_used=self._house.agents.spent(),
+            api_dollars_used=self._house.agents.spending().dollars,
             shortest_seconds=self._house.cluster.time_limit_grain_seconds,
             devices=self._config.hardware.devices,
             server_device_seconds=self._house.server.device_seconds if self._house.server else 0.0,

@@ -13,6 +13,7 @@ from typing import Any
 from llmzero_hpc.search.hyperparameters import Scalar
 from llmzero_hpc.search.metrics import Series
 from llmzero_hpc.search.node import NodeStatus, TransitionKind
+from llmzero_hpc.store.agent_calls import Spending
 
 JSON_FORMAT = 1
 """Raised when a key of `to_json` is renamed or removed; new keys may come at any time."""
@@ -257,6 +258,26 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelUse:
+    """The language model that the search asks, and what that has come to; `dollars` is None without prices."""
+
+    name: str
+    calls: int
+    tokens: int
+    """Of prompts and replies together."""
+    dollars: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentCost:
+    """What the calls of one agent for one phase came to."""
+
+    node: int
+    agent: str
+    spending: Spending
+
+
+@dataclass(frozen=True, slots=True)
 class ReportData:
     """One search at one moment.
 
@@ -282,6 +303,10 @@ class ReportData:
     """GPU-hours or CPU-hours."""
     controller: ControllerReport
     provenance: Provenance
+    model: ModelUse | None = None
+    """As the controller last counted; None where no language model takes part."""
+    costs: tuple[AgentCost, ...] = ()
+    """By phase and agent, from the log of calls; empty where that was not read."""
     series: Mapping[int, Series] = field(default_factory=dict)
 
     def children(self, node_id: int) -> tuple[NodeReport, ...]:
@@ -340,6 +365,8 @@ def without_clock(data: ReportData) -> ReportData:
         ),
         controller=ControllerReport("", None, None, is_gone=False, last_error="", waiting_for="", cluster_calls=0),
         provenance=replace(data.provenance, created_at=0.0),
+        model=None,
+        costs=(),
         series={node: _timeless(series) for node, series in data.series.items()},
     )
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.report import words
 from llmzero_hpc.report.chart_svg import Boundary, Line, line_chart, trajectory_chart, trajectory_width
 from llmzero_hpc.report.data import Trajectory
+from llmzero_hpc.report.evidence import checked
 from llmzero_hpc.report.tree_svg import render_tree
+from llmzero_hpc.store.agent_calls import Spending
 
 if TYPE_CHECKING:
     from llmzero_hpc.report.data import ReportData
@@ -78,7 +79,9 @@ def render(data: ReportData) -> str:
         "hours": words.hours,
         "duration": words.duration,
         "parameter": words.parameter,
-        "clock": _clock,
+        "clock": words.clock,
+        "dollars": words.dollars,
+        "agent": words.agent,
         "svg": Markup,
     }
     page: str = environment.get_template("report.html.j2").render(
@@ -87,6 +90,8 @@ def render(data: ReportData) -> str:
         curves=strategy_curves(data),
         progress=progress_charts(data),
         classes=parameter_classes(data),
+        evidence=[checked(data, node.id) for node in data.nodes],
+        spent=sum((cost.spending for cost in data.costs), start=Spending()),
         symbols=words.STATUS_SYMBOLS,
         status_words=words.STATUS_WORDS,
         total_seconds=sum(node.device_seconds for node in data.nodes),
@@ -143,7 +148,3 @@ def parameter_classes(data: ReportData) -> tuple[ParameterClassView, ...]:
         constant = tuple(item for item in members if item.is_constant)
         views.append(ParameterClassView(title, meaning, charts, changed, constant))
     return tuple(views)
-
-
-def _clock(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))

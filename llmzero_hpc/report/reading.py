@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from llmzero_hpc.report.collect import Pulse, collect
+from llmzero_hpc.report.data import AgentCost, ModelUse
+from llmzero_hpc.report.words import plain
 from llmzero_hpc.search.node import NodeStatus
+from llmzero_hpc.sections import LanguageModelAgents
+from llmzero_hpc.store.agent_calls import CallLog
 from llmzero_hpc.store.control import is_paused
 from llmzero_hpc.store.daemon_file import read_heartbeat, read_queued
 from llmzero_hpc.store.lease import holder_of
@@ -23,6 +28,7 @@ def read(
     directory: SearchDirectory,
     *,
     metrics: Literal["running", "all"] | Iterable[int] = "running",
+    costs: bool = False,
     now: float | None = None,
 ) -> ReportData:
     """What there is to say of a search now.
@@ -30,6 +36,7 @@ def read(
     Args:
         directory: the search.
         metrics: of which phases the metrics are read: those that run, all, or the given ones.
+        costs: read what each agent's calls cost, which takes a look at each call.
         now: seconds since the epoch; None asks the clock.
 
     Raises:
@@ -37,7 +44,7 @@ def read(
     """
     tree = directory.read_tree()
     record = directory.record
-    return collect(
+    data = collect(
         tree,
         record.config,
         created_at=record.created_at,
@@ -48,6 +55,22 @@ def read(
         pulse=_pulse(directory),
         paused=is_paused(directory),
     )
+    return replace(data, model=_model(directory), costs=_costs(directory) if costs else ())
+
+
+def _model(directory: SearchDirectory) -> ModelUse | None:
+    settings, heartbeat = directory.record.config.agents, read_heartbeat(directory)
+    if not isinstance(settings, LanguageModelAgents):
+        return None
+    calls, tokens, dollars = (
+        (0, 0, 0.0) if heartbeat is None else (heartbeat.api_calls, heartbeat.api_tokens, heartbeat.api_dollars)
+    )
+    return ModelUse(plain(settings.model), calls, tokens, None if settings.prices is None else dollars)
+
+
+def _costs(directory: SearchDirectory) -> tuple[AgentCost, ...]:
+    found = CallLog(directory).spending()
+    return tuple(AgentCost(node, agent, spending) for (node, agent), spending in sorted(found.items()))
 
 
 def _wanted(tree: Tree, metrics: Literal["running", "all"] | Iterable[int]) -> list[int]:

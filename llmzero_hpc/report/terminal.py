@@ -202,7 +202,7 @@ def _budget(data: ReportData) -> list[RenderableType]:
             )
         lines.append(text)
         lines += [Text(f"{'':<{width}}  {remark}", style="dim") for remark in _remarks(line)]
-    return lines
+    return [*lines, *_model(data)]
 
 
 def _remarks(line: BudgetLine) -> list[str]:
@@ -212,6 +212,16 @@ def _remarks(line: BudgetLine) -> list[str]:
     if line.estimated:
         remarks.append(f"{_amount(line, line.estimated)} of it estimated: not in the cluster's accounts yet")
     return remarks
+
+
+def _model(data: ReportData) -> list[RenderableType]:
+    """What the language model behind the agents has come to."""
+    model = data.model
+    if model is None:
+        return []
+    calls = f"{model.calls:,} call{'' if model.calls == 1 else 's'}"
+    money = "" if model.dollars is None else f", {words.dollars(model.dollars)}"
+    return _sentences("agents", f"{words.clipped(model.name, 40)}: {calls}, {model.tokens:,} tokens{money}")
 
 
 def _cluster(data: ReportData) -> list[RenderableType]:

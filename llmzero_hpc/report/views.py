@@ -53,7 +53,7 @@ def write_report(directory: SearchDirectory, path: Path | None = None) -> Path:
         CorruptStateError, FormatVersionError, StorageError: the state cannot be read, or the report not be written.
     """
     path = path or report_file(directory)
-    write_bytes(path, html.render(read(directory, metrics="all")).encode())
+    write_bytes(path, html.render(read(directory, metrics="all", costs=True)).encode())
     return path
 
 
@@ -67,7 +67,7 @@ def refresh(directory_path: Path) -> Refreshed:
         MissingDependencyError: h5py or matplotlib is not installed; the report is written all the same.
     """
     directory = SearchDirectory.open(directory_path)
-    data = read(directory, metrics="all")
+    data = read(directory, metrics="all", costs=True)
     report = report_file(directory)
     write_bytes(report, html.render(data).encode())
     known = _known(directory)

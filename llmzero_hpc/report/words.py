@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,21 @@ def duration(seconds: float) -> str:
     if whole < _DAY:
         return _two(whole, _HOUR, "h", _MINUTE, "min")
     return _two(whole, _DAY, "d", _HOUR, "h")
+
+
+def clock(seconds: float) -> str:
+    """A time since the epoch, to the minute, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def dollars(value: float) -> str:
+    """Money: cents, and of less than a dollar four decimals."""
+    return f"${value:.2f}" if value >= 1 or value == 0 else f"${value:.4f}"
+
+
+def agent(name: str) -> str:
+    """An agent's name for people: `early_stopper` is the early stopper."""
+    return plain(name.replace("_", " "))
 
 
 def _two(whole: int, large: int, large_name: str, small: int, small_name: str) -> str:

@@ -17,7 +17,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmzero_hpc.store.atomic import (
     PRIVATE_FILE,
@@ -28,7 +28,6 @@ from llmzero_hpc.store.atomic import (
     read_bytes,
     refusals,
     write_bytes,
-    write_json,
 )
 from llmzero_hpc.store.records import decoded, encoded
 
@@ -97,6 +96,14 @@ class CallFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class CallOutcome:
+    """What was made of the last reply: its values as JSON, or None, and why they were not used."""
+
+    parsed: Any
+    problems: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Spending:
     """Calls and what they cost. Add up with `+`."""
 
@@ -115,6 +122,11 @@ class Spending:
         """The sum, field by field."""
         theirs = asdict(other)
         return Spending(**{name: value + theirs[name] for name, value in asdict(self).items()})
+
+    @property
+    def tokens(self) -> int:
+        """Of prompts and replies together."""
+        return self.input_tokens + self.output_tokens
 
     @staticmethod
     def of(reply: CallReply) -> Spending:
@@ -141,7 +153,7 @@ class Call:
 
     def reply(self, number: int) -> CallReply | None:
         """The reply of a round, or None where none came whole."""
-        return next((reply for reply in self._replies(number) if reply.finish_reason != CUT_OFF), None)
+        return next((reply for reply in self.replies_of(number) if reply.finish_reason != CUT_OFF), None)
 
     def request(self, number: int) -> CallRequest | None:
         """What was sent in a round, or None where nothing was."""
@@ -149,11 +161,29 @@ class Call:
 
     def replies(self) -> list[CallReply]:
         """Every reply that came in any round, also those that were cut off."""
-        return [reply for number in self._rounds() for reply in self._replies(number)]
+        return [reply for number in self.rounds for reply in self.replies_of(number)]
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """Rounds in which something was sent, ascending."""
+        names = (path.stem.split("_") for path in _entries(self.folder) if path.suffix == ".json")
+        known = {int(parts[1]) for parts in names if parts[0] in {"request", "reply"} and parts[1].isdecimal()}
+        return tuple(sorted(known))
+
+    @property
+    def failures(self) -> list[CallFailure]:
+        """Attempts that brought no reply; a line that a kill tore is left out."""
+        lines = (read_bytes(self.folder / "failures.jsonl") or b"").splitlines()
+        return [failure for line in lines if (failure := decoded(CallFailure, line)) is not None]
+
+    @property
+    def outcome(self) -> CallOutcome | None:
+        """What was made of the last reply; None before there is one."""
+        return decoded(CallOutcome, read_bytes(self.folder / "outcome.json"))
 
     def spending(self) -> Spending:
         """What this call cost so far."""
-        total = Spending(unanswered=sum(not self._replies(number) for number in self._rounds()))
+        total = Spending(unanswered=sum(not self.replies_of(number) for number in self.rounds))
         return sum((Spending.of(reply) for reply in self.replies()), start=total)
 
     def ask(self, number: int, request: CallRequest, images: Mapping[str, bytes]) -> None:
@@ -192,13 +222,10 @@ class Call:
         Raises:
             StorageError: the file system refused.
         """
-        write_json(self.folder / "outcome.json", {"parsed": parsed, "problems": list(problems)}, PRIVATE_FILE)
+        write_bytes(self.folder / "outcome.json", encoded(CallOutcome(parsed, list(problems))), PRIVATE_FILE)
 
-    def _rounds(self) -> list[int]:
-        names = (path.stem.split("_") for path in _entries(self.folder) if path.suffix == ".json")
-        return sorted({int(parts[1]) for parts in names if parts[0] in {"request", "reply"} and parts[1].isdecimal()})
-
-    def _replies(self, number: int) -> list[CallReply]:
+    def replies_of(self, number: int) -> list[CallReply]:
+        """Every reply that came in a round, also those that were cut off; the first whole one counts."""
         stem = f"reply_{number}"
         paths = sorted(path for path in _entries(self.folder) if path.stem == stem or path.stem.startswith(f"{stem}_"))
         return [reply for path in paths if (reply := decoded(CallReply, read_bytes(path))) is not None]

@@ -31,7 +31,7 @@ class Heartbeat:
         job_id: the cluster's job in which it runs; empty outside of one.
         by_cron: cron starts it for one tick at a time, so that nobody holds the search in between.
         error_since: since when every tick has met an error; None while `last_error` is empty.
-        api_dollars: what the agents' language models have cost the search so far.
+        api_dollars, api_calls, api_tokens: what the agents' language models have cost the search so far.
         server: how the agents' own language model server stands, for people; empty where there is none.
         server_device_seconds: what that server has cost the search so far.
         server_devices: what it is charged for each second.
@@ -50,6 +50,8 @@ class Heartbeat:
     by_cron: bool = False
     error_since: float | None = None
     api_dollars: float = 0.0
+    api_calls: int = 0
+    api_tokens: int = 0
     server: str = ""
     server_device_seconds: float = 0.0
     server_devices: int = 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmzero_hpc.agents.llm.citations import Observation, Outcome, Statistic, Verdict, check, parse
+from llmzero_hpc.report.citations import Observation, Outcome, Statistic, Verdict, check, parse
 from llmzero_hpc.search.metrics import MetricRow, Series
 
 SERIES = Series(

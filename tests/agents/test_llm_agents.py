@@ -86,7 +86,7 @@ def test_the_same_question_is_answered_from_disk(tmp_path: Path) -> None:
         assert again.propose(REQUEST) == first
         assert again.propose(replace(REQUEST, iterations_left=3)) == first
         assert len(endpoint.asked) == 2, "another question is asked"
-        assert again.spent() == pytest.approx(2 * 0.003)
+        assert again.spending().dollars == pytest.approx(2 * 0.003)
 
 
 def test_what_is_wrong_goes_back_once(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_caps_are_never_broken(tmp_path: Path) -> None:
         directory = search(tmp_path / "money", endpoint, **caps)
         model = agents(directory)
         answers = [model.propose(replace(REQUEST, iterations_left=left)) for left in range(40)]
-        assert model.spent() <= 0.1
+        assert model.spending().dollars <= 0.1
         assert answers[-1].rationale.author == "playbook"
         assert "for language models are spent" in answers[-1].rationale.diagnosis
         asked = len(endpoint.asked)

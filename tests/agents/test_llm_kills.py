@@ -88,10 +88,10 @@ def test_an_answer_that_the_disk_refuses_is_used_and_written_later(
             refusing(patched, "reply_1.json")
             assert model.propose(REQUEST).rationale.author == "tiny"
         assert total(directory).calls == 0
-        assert model.spent() == pytest.approx(0.003)
+        assert model.spending().dollars == pytest.approx(0.003)
         model.propose(replace(REQUEST, iterations_left=1))
         assert total(directory).calls == 2
-        assert agents(directory).spent() == pytest.approx(0.006)
+        assert agents(directory).spending().dollars == pytest.approx(0.006)
 
 
 def test_a_call_that_cannot_be_noted_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,6 +155,15 @@ def test_show_has_the_whole_phase(finished: CommandLine) -> None:
     assert node["configuration"]["rollouts"] >= 2
 
 
+def test_the_calls_about_a_phase_as_text_and_as_json(finished: CommandLine) -> None:
+    said = finished("show", "1", "--agents")
+    assert said.code == 0
+    assert said.out.startswith("Phase 1")
+    assert "No language model was asked about it." in said.out
+    assert json.loads(finished("show", "1", "--agents", "--json").out)["calls"] == []
+    assert finished.refused("show", "9", "--agents").code == 4
+
+
 def test_logs_are_the_trainers(finished: CommandLine) -> None:
     whole = finished("logs", "0").out
     assert "SIMULATED step 16/16" in whole

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from llmzero_hpc.agents.playbook import Playbook
 from llmzero_hpc.cluster.base import JobState
 from llmzero_hpc.search.node import NodeStatus
+from llmzero_hpc.store.agent_calls import Spending
 
 if TYPE_CHECKING:
     from controller_world import MemoryJob
@@ -31,9 +32,9 @@ class PaidPlaybook(Playbook):
         super().__init__()
         self.dollars = 0.0
 
-    def spent(self) -> float:
+    def spending(self) -> Spending:
         """What was set."""
-        return self.dollars
+        return Spending(calls=1, dollars=self.dollars)
 
 
 class BudgetWorld(World):

@@ -176,7 +176,7 @@ def test_json_is_plain_stable_and_complete() -> None:
     assert plain["format"] == JSON_FORMAT
     assert set(plain) == {
         "format", "name", "state", "paused", "simulated", "next_step", "generated_at", "best", "test", "nodes",
-        "strategy", "trajectories", "progress", "budget", "device_unit", "controller", "provenance",
+        "strategy", "trajectories", "progress", "budget", "device_unit", "controller", "provenance", "model", "costs",
     }  # fmt: skip
     assert plain["state"] == "running"
     assert plain["budget"][0] == {

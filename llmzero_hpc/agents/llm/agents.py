@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llmzero_hpc.search.configuration import Configuration
     from llmzero_hpc.search.node import Rationale
     from llmzero_hpc.sections import LanguageModelAgents
+    from llmzero_hpc.store.agent_calls import Spending
 
 _SHOWN_REASON = 200
 
@@ -99,9 +100,9 @@ class LanguageModel(Agents):
             answer = self._playbook.repair(request)
             return replace(answer, rationale=self._instead(answer.rationale, error))
 
-    def spent(self) -> float:
-        """Dollars, at the prices of the settings."""
-        return self._ledger.spent()
+    def spending(self) -> Spending:
+        """At the prices of the settings."""
+        return self._ledger.spending()
 
     def _wait_if_told_to(self, error: LLMZeroError) -> None:
         if isinstance(error, AgentUnavailableError) and self._settings.fallback == "wait":

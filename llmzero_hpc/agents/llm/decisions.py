@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from llmzero_hpc.agents.base import Proposal, Repair, StopAnswer
 from llmzero_hpc.agents.checks import proposal_problems, repair_problems
-from llmzero_hpc.agents.llm.citations import Observation, Outcome, Statistic, check
 from llmzero_hpc.agents.llm.failures import UnusableReplyError
+from llmzero_hpc.report.citations import Observation, Outcome, Statistic, check
 from llmzero_hpc.search.configuration import Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS, Scalar
 from llmzero_hpc.search.metrics import VALIDATION_SCORE

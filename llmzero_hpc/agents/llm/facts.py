@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llmzero_hpc.agents.llm import summaries
-from llmzero_hpc.agents.llm.citations import Statistic
+from llmzero_hpc.report.citations import Statistic
 from llmzero_hpc.report.words import clipped, plain
 from llmzero_hpc.search.configuration import Bounds
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS, ParameterClass

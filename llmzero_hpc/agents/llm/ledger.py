@@ -93,10 +93,10 @@ class Ledger:
         self._reserved_dollars = 0.0
         self._reserved_calls = 0
 
-    def spent(self) -> float:
-        """Dollars of the whole search."""
+    def spending(self) -> Spending:
+        """Of the whole search."""
         with self._lock:
-            return self._total().dollars
+            return self._total()
 
     def entries(self) -> dict[tuple[int, str], Spending]:
         """What each agent cost for each node."""

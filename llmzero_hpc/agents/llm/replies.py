@@ -22,8 +22,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from llmzero_hpc.agents.llm.citations import Observation, Statistic
 from llmzero_hpc.agents.llm.failures import UnusableReplyError
+from llmzero_hpc.report.citations import Observation, Statistic
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
 
 if TYPE_CHECKING:
