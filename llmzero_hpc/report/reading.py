@@ -59,8 +59,9 @@ def read(
 
 
 def _model(directory: SearchDirectory) -> ModelUse | None:
-    settings, heartbeat = directory.record.config.agents, read_heartbeat(directory)
-    if not isinstance(settings, LanguageModelAgents):
+    config, heartbeat = directory.record.config, read_heartbeat(directory)
+    settings = config.agents
+    if config.method.kind != "llmzero" or not isinstance(settings, LanguageModelAgents):
         return None
     calls, tokens, dollars = (
         (0, 0, 0.0) if heartbeat is None else (heartbeat.api_calls, heartbeat.api_tokens, heartbeat.api_dollars)

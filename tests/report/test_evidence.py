@@ -21,12 +21,12 @@ from llmzero_hpc.report.reading import read
 from llmzero_hpc.report.terminal import status_view
 from llmzero_hpc.search.node import Rationale
 from llmzero_hpc.store.daemon_file import Heartbeat, write_heartbeat
+from llmzero_hpc.store.search_directory import SearchDirectory, SearchRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llmzero_hpc.search.tree import Tree
-    from llmzero_hpc.store.search_directory import SearchDirectory
 
 
 @pytest.fixture
@@ -148,6 +148,12 @@ def test_status_has_one_line_of_what_the_model_came_to(search: SearchDirectory) 
     assert to_json(data)["model"] == {"name": "tiny", "calls": 14, "tokens": 182_000, "dollars": 1.25}
     assert data.costs == ()
     assert without_clock(data).model is None
+
+
+def test_a_baseline_asks_no_model_whatever_its_settings_say(tmp_path: Path) -> None:
+    config = samples.config(agents=call_samples.settings(), method={"kind": "random"})
+    record = SearchRecord.new(config, 4096, samples.CREATED_AT)
+    assert read(SearchDirectory.create(tmp_path / "drawn", record)).model is None
 
 
 def test_a_search_by_rules_speaks_of_no_model() -> None:
