@@ -122,6 +122,7 @@ def test_two_hundred_kills_at_random_moments(tmp_path: Path, unbroken: Callable[
         assert_same_search(root, unbroken(10))
 
 
+@pytest.mark.timeout(1800)
 def test_a_kill_at_every_durable_step_of_a_phase_and_its_evaluation(
     tmp_path: Path, unbroken: Callable[[int], SearchDirectory]
 ) -> None:
