@@ -180,7 +180,15 @@ def load_text(text: str, source: str) -> SearchConfig:
     Raises:
         ConfigurationError: it is not YAML, or wrong somewhere; the message says where.
     """
-    data = settings_file.parsed(text, source, _INIT)
+    return checked_settings(settings_file.parsed(text, source, _INIT), source)
+
+
+def checked_settings(data: dict[Any, Any], source: str) -> SearchConfig:
+    """Check the settings of a search; `source` names where they come from in messages.
+
+    Raises:
+        ConfigurationError: something is wrong; the message says where.
+    """
     try:
         return SearchConfig.model_validate(data)
     except ValidationError as error:

@@ -86,6 +86,8 @@ class Budget(Section):
     """Phases to train; those cancelled before they started are not counted."""
     device_hours: Annotated[float, Field(gt=0)] | None = None
     """GPU-hours, or CPU-hours without a GPU, of all attempts together."""
+    includes_test: bool = True
+    """The test score is paid from `device_hours` and left out where nothing is left; false measures it in any case."""
     deadline_hours: Annotated[float, Field(gt=0)] | None = None
     """Wall hours since the search was created."""
     api_dollars: Annotated[float, Field(gt=0)] | None = None

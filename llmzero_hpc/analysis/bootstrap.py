@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+LEAST_PAIRS = 4
+"""With fewer a percentile interval is much too narrow, so that nothing is concluded from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,8 @@ class PairedDifference:
 
     @property
     def is_clear(self) -> bool:
-        """The interval leaves zero out."""
-        return self.difference.count > 1 and (self.difference.low > 0 or self.difference.high < 0)
+        """Enough pairs, and an interval that leaves zero out."""
+        return self.difference.count >= LEAST_PAIRS and (self.difference.low > 0 or self.difference.high < 0)
 
 
 def estimate(values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES) -> Estimate:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llmzero_hpc.search.strategy import path
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -46,6 +48,14 @@ def best_so_far(tree: Tree, cost: Cost = measured) -> tuple[Point, ...]:
                 points.append(Point(spent + share * whole, checkpoint.score))
         spent += whole
     return tuple(points)
+
+
+def strategy_cost(tree: Tree, node_id: int, step: int, cost: Cost = measured) -> float:
+    """What the steps of a strategy cost that it uses; steps after a checkpoint that was resumed are left out."""
+    return sum(
+        cost(part.node) * min(1.0, (part.last_step - part.first_step + 1) / _steps(part.node))
+        for part in path(tree, node_id, step)
+    )
 
 
 def total_cost(tree: Tree, cost: Cost = measured) -> float:

@@ -56,6 +56,50 @@ search (appendix B.2).
 _GRID = """
 The grid sweeps {swept}, all with {changed} (appendix E.1), unless `method.values` and `method.changes` say otherwise.
 """
+_RESULTS = """
+## Strategies as files
+
+`llmzero-hpc export FOLDER` writes the best strategy: every phase with its whole configuration, transition, diagnosis,
+evidence, checkpoint step, scores and cost, and where it comes from. `llmzero-hpc replay STRATEGY.yaml` trains it anew,
+with `--task SEARCH.YAML` on another task. A phase keeps its epochs: with as many training rows it makes exactly the
+same steps, with twice as many twice as many. `llmzero-hpc diff A B` shows two strategies beside each other,
+`llmzero-hpc analyze A B ...` what they have in common: which parameters moved, which turned, what changed together, and
+what it gained.
+
+## Comparisons
+
+```yaml
+# compare.yaml
+name: methods
+search: search.yaml          # task, model, start, bounds and cluster, the same for all methods
+methods:
+  llmzero: llmzero
+  random: {kind: random, ranges: {learning_rate: {low: 1e-4, high: 3e-3, log: true}, rollouts: [6, 8, 12]}}
+  tpe: tpe
+seeds: [0, 1, 2, 3, 4, 5, 6, 7]
+budget: {device_hours: 4}    # of each search; what is stopped early or fails is paid for
+reference: llmzero           # the others are compared with it; the first without this key
+at_once: 2                   # searches driven side by side
+```
+
+`llmzero-hpc compare compare.yaml` runs one search for each method and seed, in subfolders of one folder. It may be
+stopped or killed at any time; the same command goes on. `--look` shows what there is so far. `search` must set
+`bounds.max_response_length.high`, as all methods are validated at that limit. The test score is measured once a search,
+outside of the budget (`budget.includes_test: false`).
+
+- The table has the best validation score and the test score of that checkpoint, means over seeds with their standard
+  deviation; what was spent; and the median compute until a run had the best validation score of all static methods on
+  its seed.
+- Pairs share a seed. A difference comes with its bootstrap interval (10,000 resamples, 95 %), effect size (mean over
+  standard deviation of the differences) and how many seeds it won; with fewer than four pairs nothing is concluded.
+- Curves count phases one after the other in the order in which they began, and spread the cost of a phase evenly over
+  its steps. Static methods are not run again for the curve.
+- `comparison.json` holds all of it, `comparison.svg` and `.png` the curves with their intervals.
+
+A search that is judged on one seed shows nothing: the luckiest of many static runs may equal the best strategy.
+`llmzero-hpc confirm SEARCH --seeds 8` trains the best strategy and the best static configuration anew on fresh seeds.
+The static one goes on for as much compute as the strategy's own steps cost.
+"""
 
 
 def page() -> str:
@@ -79,7 +123,7 @@ def page() -> str:
     changed = " and ".join(
         f"`{key}` {value:g}" for key, value in PAPER_GRID_CHANGES.items() if not isinstance(value, str)
     )
-    return _HEAD + methods + _NOTES + _RANGES + ranges + _GRID.format(swept=swept, changed=changed)
+    return _HEAD + methods + _NOTES + _RANGES + ranges + _GRID.format(swept=swept, changed=changed) + _RESULTS
 
 
 def _kind(method: type[MethodSection]) -> str:

@@ -23,6 +23,7 @@ SearchArgument = Annotated[
     str | None,
     typer.Argument(metavar="SEARCH", help="Name or folder of a search; may be left out when there is only one."),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NodeArgument = Annotated[int, typer.Argument(metavar="N", help="Number of the phase.", min=0)]
 
 

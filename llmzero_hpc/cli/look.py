@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmzero_hpc.cli.locate import DEFAULT_STATE, NodeArgument, SearchArgument, StateOption, existing_node, locate
+from llmzero_hpc.cli.locate import (
+    DEFAULT_STATE,
+    JsonOption,
+    NodeArgument,
+    SearchArgument,
+    StateOption,
+    existing_node,
+    locate,
+)
 from llmzero_hpc.cli.watching import busy
 from llmzero_hpc.errors import ConfigurationError, SearchNotFoundError
 from llmzero_hpc.report import words
@@ -24,7 +32,6 @@ if TYPE_CHECKING:
     from llmzero_hpc.store.search_directory import SearchDirectory
 
 _FOLLOW_SECONDS = 0.5
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:

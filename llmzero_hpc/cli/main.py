@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from llmzero_hpc import __version__
-from llmzero_hpc.cli import control, create, doctor, gc, look, prompts, run, start
+from llmzero_hpc.cli import compare, control, create, diff, doctor, gc, look, prompts, replay, run, start
 from llmzero_hpc.errors import LLMZeroError
 from llmzero_hpc.store.atomic import storage_error
 
@@ -49,6 +49,9 @@ look.register(app)
 control.register(app)
 gc.register(app)
 prompts.register(app)
+replay.register(app)
+diff.register(app)
+compare.register(app)
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def run(
     if search is None or not is_settings(search):
         if dry_run:
             raise typer.BadParameter("--dry-run needs a search.yaml: `llmzero-hpc run search.yaml --dry-run`")
-        _drive(locate(search, state), take_over=take_over)
+        drive(locate(search, state), take_over=take_over)
         return
     from llmzero_hpc.config import load
 
@@ -55,7 +55,7 @@ def run(
     if dry_run:
         show_plan(config, state / config.name, as_json=as_json)
         return
-    _drive(opened(config, state / config.name), take_over=take_over)
+    drive(opened(config, state / config.name), take_over=take_over)
 
 
 def tick(search: SearchArgument = None, state: StateOption = DEFAULT_STATE, take_over: TakeOverOption = False) -> None:
@@ -86,7 +86,7 @@ def demo(
     )
     typer.echo("A search over GRPO training phases. The policy is tiny, the training is real, and proposals come from")
     typer.echo("the playbook: rules over the metrics, no language model. Ctrl-C stops; the same command goes on.\n")
-    _drive(opened(config, state / name))
+    drive(opened(config, state / name))
 
 
 def is_settings(search: str) -> bool:
@@ -129,7 +129,8 @@ def _prepare_model(config: SearchConfig) -> None:
         apart(resolve_model, config.model, progress=update)
 
 
-def _drive(directory: SearchDirectory, *, take_over: bool = False) -> None:
+def drive(directory: SearchDirectory, *, take_over: bool = False) -> None:
+    """Drive a search to its end in the foreground and show what came of it."""
     from rich.console import Console
 
     from llmzero_hpc.controller.daemon import Daemon

@@ -134,7 +134,8 @@ class Controller:
             self._counsel.take_answers()
             self._submit_proposed()
         if self._is_over() and self._scoring.is_due():
-            self._scoring.start(self._jobs.allowance(replace(self.account(), seconds_left=None), 1))
+            paid = self._config.budget.includes_test
+            self._scoring.start(self._jobs.allowance(replace(self.account(), seconds_left=None), 1) if paid else None)
         return self._waiting_for()
 
     def _plan(self) -> None:

@@ -84,7 +84,7 @@ def curves(
                     )  # fmt: skip
             axes.set_xlabel("step of the strategy")
 
-    _save(path, draw, _size(len(names)), _titled(title, simulated=simulated))
+    save_picture(path, draw, _size(len(names)), _titled(title, simulated=simulated))
 
 
 def overlay(run: Series, best: Series, path: Path, *, title: str, simulated: bool = False) -> None:
@@ -106,7 +106,7 @@ def overlay(run: Series, best: Series, path: Path, *, title: str, simulated: boo
             if not index:
                 figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 
-    _save(path, draw, _size(len(names)), _titled(title, simulated=simulated))
+    save_picture(path, draw, _size(len(names)), _titled(title, simulated=simulated))
 
 
 def best_so_far(data: ReportData, path: Path) -> None:
@@ -130,7 +130,7 @@ def best_so_far(data: ReportData, path: Path) -> None:
         left.set_ylabel("validation score")
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 
-    _save(path, draw, (11.0, 4.6), _titled("Best validation score so far", simulated=data.simulated))
+    save_picture(path, draw, (11.0, 4.6), _titled("Best validation score so far", simulated=data.simulated))
 
 
 def trajectories(data: ReportData, path: Path) -> None:
@@ -165,7 +165,7 @@ def trajectories(data: ReportData, path: Path) -> None:
             axes.set_xlabel("phase")
             axes.set_title(f"{item.name} ({item.parameter_class})", fontsize=13)
 
-    _save(
+    save_picture(
         path, draw, _size(len(found), 2.7), _titled("Hyperparameters along the best strategy", simulated=data.simulated)
     )
 
@@ -230,7 +230,8 @@ def _few_ticks(axes: Any, *, whole: bool = False) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words.number(float(value))))
 
 
-def _save(path: Path, draw: Any, size: tuple[float, float], title: str) -> None:
+def save_picture(path: Path, draw: Any, size: tuple[float, float], title: str) -> None:
+    """Draw on a figure (`draw(figure)`) in the house's style and write it. Raises as `curves`."""
     try:
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg

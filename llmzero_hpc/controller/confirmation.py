@@ -1,0 +1,61 @@
+"""Whether a search has found something: its best strategy and its best static configuration on fresh seeds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmzero_hpc.analysis.curves import Cost, measured, strategy_cost
+from llmzero_hpc.controller.comparison import Member, member
+from llmzero_hpc.errors import ConfigurationError
+from llmzero_hpc.method_sections import TransferMethod
+from llmzero_hpc.report.strategy_file import StrategyFile, best_static, best_strategy
+from llmzero_hpc.sections import Budget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llmzero_hpc.search.configuration import Configuration
+    from llmzero_hpc.search.tree import Tree
+    from llmzero_hpc.store.search_directory import SearchDirectory
+
+WINNER, STATIC = "strategy", "static"
+
+
+def confirmation(directory: SearchDirectory, seeds: Iterable[int], cost: Cost = measured) -> tuple[Member, ...]:
+    """The searches that train both anew, seed by seed.
+
+    The static configuration goes on for as much compute as the strategy's own steps cost: more epochs, all else equal.
+
+    Raises:
+        ConfigurationError: the best strategy is a static configuration itself.
+        SearchNotFoundError: no phase has a validation score yet.
+    """
+    strategy, static = best_strategy(directory), best_static(directory)
+    if len(strategy.phases) == 1:
+        raise ConfigurationError(
+            f"the best strategy of {strategy.search} is a single phase, so there is nothing to confirm",
+            "`llmzero-hpc tree` shows the search",
+        )
+    stretched = _stretched(directory.read_tree(), strategy, static, cost)
+    return tuple(
+        _retrained(directory, label, phases, seed)
+        for seed in seeds
+        for label, phases in ((WINNER, strategy.configurations()), (STATIC, (stretched,)))
+    )
+
+
+def _stretched(tree: Tree, strategy: StrategyFile, static: StrategyFile, cost: Cost) -> Configuration:
+    spent, own = (_cost(tree, one, cost) for one in (strategy, static))
+    configuration = static.configurations()[0]
+    factor = spent / own if own > 0 else sum(phase.steps for phase in strategy.phases) / static.phases[0].steps
+    return configuration.changed(epochs=configuration.epochs * max(1.0, factor))
+
+
+def _cost(tree: Tree, strategy: StrategyFile, cost: Cost) -> float:
+    return strategy_cost(tree, strategy.phases[-1].node, strategy.phases[-1].last_step, cost)
+
+
+def _retrained(directory: SearchDirectory, label: str, phases: tuple[Configuration, ...], seed: int) -> Member:
+    budget = Budget(iterations=len(phases), includes_test=False)
+    method = TransferMethod(kind="transfer", phases=phases)
+    return member(directory.record.config, label, method, seed, budget)

@@ -1,0 +1,130 @@
+"""Comparisons from the command line: killed and gone on with, shown, kept; and what is refused before any compute."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from command_line import CommandLine, quick, started, wait_for
+
+from llmzero_hpc.store.search_directory import SearchDirectory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RANGES = {"learning_rate": {"low": 1e-4, "high": 3e-3, "log": True}}
+
+
+def plan(folder: Path, **changes: Any) -> Path:
+    """A compare.yaml beside its search.yaml."""
+    search = quick(name="base", bounds={"max_response_length": {"high": 8192}}, configuration={"batch_size": 64})
+    (folder / "search.yaml").write_text(yaml.safe_dump(search), encoding="utf-8")
+    settings = {
+        "name": "race",
+        "search": "search.yaml",
+        "methods": {"tree": "llmzero", "random": {"kind": "random", "ranges": RANGES}},
+        "seeds": [0, 1],
+        "budget": {"iterations": 2},
+        "reference": "tree",
+        "at_once": 2,
+    }
+    path = folder / "compare.yaml"
+    path.write_text(yaml.safe_dump(settings | changes), encoding="utf-8")
+    return path
+
+
+def tree_of(folder: Path) -> int:
+    """Phases of a search that may not be there yet."""
+    return len(SearchDirectory.open(folder).read_tree()) if (folder / "search.json").exists() else 0
+
+
+@pytest.mark.slow
+def test_a_comparison_that_is_killed_goes_on_and_is_shown(command: CommandLine) -> None:
+    path = plan(command.folder)
+    race = command.folder / "state" / "race"
+    with started("compare", path, folder=command.folder) as process:
+        wait_for(lambda: tree_of(race / "tree-s0") > 0, "the first search has begun")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    so_far = command("compare", path, "--look")
+    assert so_far.code == 0
+    assert "provisional" in so_far.out
+
+    said = command("compare", path)
+    assert said.code == 0
+    assert "SIMULATED" in said.out
+    assert "tree - random, test:" in said.out
+    kept = json.loads((race / "comparison.json").read_text(encoding="utf-8"))
+    assert kept["is_over"]
+    assert kept["simulated"]
+    assert {(run["method"], run["seed"]) for run in kept["runs"]} == {
+        (method, seed) for method in ("tree", "random") for seed in (0, 1)
+    }
+    for run in kept["runs"]:
+        assert run["phases"] == 2
+        assert run["test"] is not None
+        assert run["cost"] > 0
+        assert run["curve"][-1]["score"] == run["validation"]
+    assert {row["method"]: row["is_static"] for row in kept["methods"]} == {"tree": False, "random": True}
+    assert all((race / f"comparison.{kind}").stat().st_size for kind in ("svg", "png"))
+
+    again = command("compare", path, "--json")
+    assert json.loads(again.out)["runs"] == kept["runs"], "what is over is not run again"
+
+
+@pytest.mark.slow
+def test_the_winner_and_the_best_static_configuration_on_fresh_seeds(finished: CommandLine, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    shutil.copytree(finished.folder / "state" / "done", state / "done")
+    said = finished("confirm", "done", "--seeds", "1", "--state", state, "--at-once", "2", "--json")
+    assert said.code == 0
+    runs = {run["method"]: run for run in json.loads(said.out)["runs"]}
+    assert set(runs) == {"strategy", "static"}
+    assert {run["seed"] for run in runs.values()} == {1}
+    assert (runs["strategy"]["is_static"], runs["static"]["is_static"]) == (False, True)
+    strategy = SearchDirectory.open(state / "done-confirmed" / "strategy-s1").read_tree()
+    static = SearchDirectory.open(state / "done-confirmed" / "static-s1").read_tree()
+    assert len(strategy) > 1
+    assert len(static) == 1
+    original = SearchDirectory.open(state / "done").read_tree()[0]
+    assert static[0].total_steps is not None
+    assert original.total_steps is not None
+    assert static[0].total_steps > original.total_steps, "it gets the compute of the whole strategy"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": {"tree": "llmzro"}}, "'llmzro' is unknown"),
+        ({"methods": []}, "methods"),
+        ({"seeds": [1, 1]}, "seeds: one stands twice"),
+        ({"seeds": []}, "seeds"),
+        ({"budget": {}}, "budget.device_hours is missing"),
+        ({"reference": "grid"}, "reference: 'grid' is no method here"),
+        ({"search": "none.yaml"}, "none.yaml is not there"),
+        ({"more": 1}, "unknown key 'more'"),
+    ],
+)
+def test_mistakes_in_a_comparison(command: CommandLine, changes: dict[str, Any], message: str) -> None:
+    assert message in command.refused("compare", plan(command.folder, **changes)).err
+
+
+def test_scores_that_cannot_be_compared_are_refused(command: CommandLine) -> None:
+    path = plan(command.folder)
+    command.write()
+    said = command.refused("compare", path)
+    assert "bounds.max_response_length.high is missing" in said.err
+
+
+def test_nothing_is_shown_of_a_comparison_that_was_not_begun(command: CommandLine) -> None:
+    assert command.refused("compare", plan(command.folder), "--look").code == 4
+
+
+def test_a_static_winner_is_nothing_to_confirm(command: CommandLine) -> None:
+    command.write(name="once", method="practitioner")
+    assert command("run", "search.yaml").code == 0
+    assert "is a single phase" in command.refused("confirm", "once").err
