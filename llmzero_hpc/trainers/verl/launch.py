@@ -42,6 +42,8 @@ _CPU_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
         "VERL_ENGINE_DEVICE": "cuda",
         # One training process on each machine: VeRL counts GPUs, and Ray starts with what is said here.
         "LLMZERO_RAY_GPUS": "1",
+        # Ray takes it for one GPU, CUDA for none; submitit leaves it empty, and then Ray refuses to make one up.
+        "CUDA_VISIBLE_DEVICES": "-1",
         # VeRL's actors reserve more CPUs than they use, and a laptop has: they would wait for them for ever.
         "LLMZERO_RAY_CPUS": "32",
         # Ray would end processes of a job when others have filled the machine's memory.
