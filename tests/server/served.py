@@ -60,7 +60,8 @@ def search(root: Path, serve: dict[str, Any], iterations: int = 3, **changes: An
         "agents": agents,
     }
     config = SearchConfig.model_validate(values | changes)
-    return SearchDirectory.create(root, SearchRecord.new(config, TRAIN_ROWS, time.time()))
+    SearchDirectory.create(root, SearchRecord.new(config, TRAIN_ROWS, time.time()))
+    return SearchDirectory.open(root)
 
 
 def server_of(directory: SearchDirectory) -> ServerDirectory:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from searches import CPU_PROFILE, on_slurm
-
-sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("server", "agents")]
 from served import authors, files_with, search, server_of, stand_in, tick_until
 
 from llmzero_hpc.controller.daemon import Daemon
@@ -23,8 +20,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-SERVER_PROFILE = {"partition": "low", "gpus_per_node": 2, "gpu_type": "a100", "cpus_per_node": 2, "memory_gb_per_node": 2,
-                  "time_limit_minutes": 30, "nodelist": "node4"}  # fmt: skip
+SERVER_PROFILE = {
+    "partition": "low",
+    "gpus_per_node": 2,
+    "gpu_type": "a100",
+    "cpus_per_node": 2,
+    "memory_gb_per_node": 2,
+    "time_limit_minutes": 30,
+    "nodelist": "node4",
+}
 PHASES_PROFILE = CPU_PROFILE | {"nodelist": "node1"}
 """What disturbs the server's machine is no business of the phases."""
 

