@@ -93,5 +93,5 @@ def test_a_cpu_is_said_to_be_a_gpu_to_ray_alone() -> None:
     assert plan.environment["LLMZERO_RAY_GPUS"] == "1"
     assert plan.environment["OMP_NUM_THREADS"] == "2"
     assert plan.environment["VERL_USE_EXTERNAL_MODULES"].endswith(",llmzero_hpc.trainers.verl.cpu.platform")
-    # Ray refuses made-up GPUs where this variable says that there are none.
-    assert "CUDA_VISIBLE_DEVICES" not in plan.environment
+    # Ray refuses made-up GPUs where this variable is empty, as submitit leaves it; CUDA sees no GPU of that number.
+    assert plan.environment["CUDA_VISIBLE_DEVICES"] == "-1"
