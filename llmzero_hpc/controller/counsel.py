@@ -95,7 +95,8 @@ class Counsel:
                 desk.ask(Question(QuestionKind.JUDGE, node.id, step), partial(agents.judge, stop))
 
     def _take_judgement(self, node: Node, step: int, answer: Answer, now: float) -> None:
-        self._judging.judged(node.id, step, now)
+        node = replace(node, judged_step=step, judged_at=now)
+        self._state.put(node)
         value = answer.value
         if not isinstance(value, StopAnswer):
             self._state.say("agent", f"the early stopper failed, so the phase continues: {answer.error}", node.id)

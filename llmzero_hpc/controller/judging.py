@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Judging:
-    """Keeps what was judged, in memory only: after a crash, judgements are simply made again.
+    """Keeps nothing itself: the node carries what was judged and when, as each tick may be made by another process.
 
     With an interval of 0 every validation is judged in order and a phase is not final before all its judgements came
     in. Then a decision depends on the metrics alone, not on when someone looked, and a search repeats exactly.
@@ -20,30 +20,22 @@ class Judging:
 
     def __init__(self, rule: EarlyStop) -> None:
         self._rule = rule
-        self._judged_step: dict[int, int] = {}
-        self._judged_at: dict[int, float] = {}
 
     def due(self, node: Node, now: float) -> int | None:
         """The step to judge now, or None."""
         if not self._rule.enabled or node.stop is not None or node.cancel_requested or node.total_steps is None:
             return None
-        done = self._judged_step.get(node.id, 0)
         earliest = node.first_step - 1 + self._rule.first_step
         last = node.first_step + node.total_steps - 1
         if self._rule.interval_seconds == 0:
             steps = (point.step for point in node.checkpoints)
-            return next((step for step in steps if step > done and earliest <= step < last), None)
+            return next((step for step in steps if step > node.judged_step and earliest <= step < last), None)
         running = node.status is NodeStatus.RUNNING and node.attempt is not None and not node.attempt.is_over
         if not running or node.last_step is None or node.last_step < earliest or not node.checkpoints:
             return None
-        since = self._judged_at.setdefault(node.id, now)
+        since = node.judged_at or (node.attempt.started_at if node.attempt else None) or now
         return node.last_step if now - since >= self._rule.interval_seconds else None
 
     def owes(self, node: Node, now: float) -> bool:
         """Whether a node whose job has ended must wait for judgements before it is final."""
         return self._rule.interval_seconds == 0 and self.due(node, now) is not None
-
-    def judged(self, node_id: int, step: int, now: float) -> None:
-        """A judgement on this step came in, or cannot be asked for."""
-        self._judged_step[node_id] = step
-        self._judged_at[node_id] = now

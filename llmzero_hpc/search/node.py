@@ -179,6 +179,10 @@ class Node:
     """Complete and validated, ascending; those after a stop decision are left out."""
     last_step: int | None = None
     """Newest step reported."""
+    judged_step: int = 0
+    """The step that the early stopper has judged last; 0 before it has."""
+    judged_at: float | None = None
+    """When it did, seconds since the epoch."""
     stop: StopDecision | None = None
     cancel_requested: bool = False
     pruned: bool = False

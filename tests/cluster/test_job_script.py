@@ -259,7 +259,9 @@ FLAG = re.compile(r"#SBATCH --[a-z-]+(=[A-Za-z0-9@%_.,:/=+-]*|='.*')?")
 
 def test_every_option_that_is_text_is_tried() -> None:
     plain = {"nodes", "gpus_per_node", "gpu_request", "cpus_per_node", "memory_gb_per_node", "time_limit_minutes"}
-    assert set(OPTIONS) == set(ClusterProfile.model_fields) - plain - {"exclusive", "signal_seconds", "setup"}
+    of_the_controller = {"controller_partition", "controller_qos"}
+    untried = plain | of_the_controller | {"exclusive", "signal_seconds", "setup"}
+    assert set(OPTIONS) == set(ClusterProfile.model_fields) - untried
 
 
 @settings(max_examples=300, deadline=None)

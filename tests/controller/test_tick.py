@@ -445,7 +445,43 @@ def test_a_tick_ends_however_short_the_interval_of_judgements(tmp_path: Path) ->
     world.train(world.live()[0], [0.2, 0.3])
     world.tick()
     world.tick()
-    assert asked == [1], "at most once a tick, from the second look on"
+    assert asked == [1, 1], "once a tick"
+
+
+@pytest.mark.parametrize("interval", [0.0, 5.0])
+def test_phases_are_judged_and_end_where_each_tick_is_another_process(tmp_path: Path, interval: float) -> None:
+    asked = []
+
+    class Counting(Playbook):
+        def judge(self, request: StopRequest) -> StopAnswer:
+            asked.append((request.node.id, request.series.rows[-1].step))
+            return StopAnswer(stop=False, reason="", author="test")
+
+    early_stop = {"interval_seconds": interval, "first_step": 2}
+    world = World(tmp_path / "s", small_config(early_stop=early_stop, budget={"iterations": 2}), Counting())
+
+    def tick() -> bool:
+        finished = world.tick().finished
+        world.restart()
+        return finished
+
+    tick()
+    world.train(world.live()[0], [0.5, 0.5, 0.5, 0.5])
+    world.end(world.live()[0])
+    tick()
+    for score in (0.2, 0.3, 0.4, 0.5):
+        world.train(world.live()[0], [score])
+        for _ in range(4):
+            tick()
+    world.end(world.live()[0])
+    for _ in range(20):
+        for job in world.live():
+            world.end(job)
+        if tick():
+            break
+    assert world.tree[1].status is NodeStatus.COMPLETED
+    assert asked == sorted(set(asked)), "each step once, in order"
+    assert len(asked) >= 3
 
 
 def test_nothing_is_submitted_while_the_disk_is_full(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

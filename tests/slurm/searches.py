@@ -85,6 +85,7 @@ def decisions(tree: Tree) -> Tree:
                 node,
                 attempts=(),
                 created_at=0.0,
+                judged_at=None,
                 stop=None if node.stop is None else replace(node.stop, decided_at=0.0),
             )
             for node in tree
