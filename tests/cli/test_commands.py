@@ -106,7 +106,13 @@ def test_a_dry_run_shows_the_first_phase_and_starts_nothing(command: CommandLine
     assert plan["first_phase"]["steps"] == 16
     assert plan["first_phase"]["responses"] == 16 * 64 * 8
     assert plan["first_phase"]["configuration"]["batch_size"] == 64
-    assert plan["budget"] == {"iterations": 4, "device_hours": None, "deadline_hours": None, "api_dollars": None}
+    assert plan["budget"] == {
+        "iterations": 4,
+        "device_hours": None,
+        "deadline_hours": None,
+        "api_dollars": None,
+        "includes_test": True,
+    }
     assert not (command.folder / "state").exists()
 
 

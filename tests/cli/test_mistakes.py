@@ -20,7 +20,11 @@ SETTINGS: list[tuple[dict[str, Any], str, str]] = [
     ({"rules": {"explorration": 1}}, "unknown key 'rules.explorration'", "did you mean 'exploration'?"),
     ({"bounds": {"rollouts": {"hi": 8}}}, "unknown key 'bounds.rollouts.hi'", "did you mean 'high'?"),
     ({"task": {"name": "files", "trian": "x"}}, "unknown key 'task.trian'", "did you mean 'train'?"),
-    ({"budget": {"zzz": 1}}, "unknown key 'budget.zzz'", "known: iterations, device_hours, deadline_hours"),
+    (
+        {"budget": {"zzz": 1}},
+        "unknown key 'budget.zzz'",
+        "known: iterations, device_hours, includes_test, deadline_hours",
+    ),
     ({"budget": {"iterations": "many"}}, "budget.iterations: expected a whole number, found 'many'", "search-yaml.md"),
     ({"budget": {"iterations": 1.5}}, "budget.iterations: expected a whole number, found 1.5", "search-yaml.md"),
     ({"budget": {"iterations": 0}}, "budget.iterations: 0 is below 1", "search-yaml.md"),
