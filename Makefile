@@ -7,7 +7,7 @@ PIP_FLAGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := constraints/cpu.txt
 # tests in parallel: most wait for jobs or processes, so more than there are cores
-WORKERS ?= 4
+WORKERS ?= 3
 FAST := not slow and not training and not browser and not slurm
 
 .PHONY: help demo test check vllm bench format docs clean

@@ -15,6 +15,7 @@ import json
 import struct
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from dataclasses import dataclass
@@ -167,7 +168,7 @@ def section(calls: dict[str, list[Asked]], nodes: int, steps: int) -> str:
         checked = counts[agent] * cost
     table = "\n".join(lines)
     hours = _PAPER_HOURS / _PAPER_HOURS_NODES
-    return f"""\
+    text = f"""\
 {_BEGIN}
 
 ## How much that is
@@ -182,9 +183,12 @@ average ({checks:,} checks) and replies of {_REPLY_TOKENS["proposer"]:,} and {_R
 that comes to ${total:.0f} at ${_PRICES.input:g} and ${_PRICES.output:g} for a million tokens in and out, of which
 ${checked:.0f} are for stop checks; the paper paid ${_PAPER_DOLLARS}.
 
-{_END}
-
-"""
+{_END}"""
+    blocks = text.split("\n\n")
+    return (
+        "\n\n".join(each if each[0] in "|#<" else textwrap.fill(" ".join(each.split()), 128) for each in blocks)
+        + "\n\n"
+    )
 
 
 def written(page: str, part: str) -> str:

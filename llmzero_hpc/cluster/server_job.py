@@ -94,6 +94,8 @@ class ServerJob:
             exit_code = self._serve(port)
             if self._is_stopped or exit_code == 0 or _is_free(port):
                 break
+        if self._is_stopped:
+            return 128 + signal.SIGTERM  # vLLM, asked to end, succeeds; a job that did would not be queued again
         return exit_code if exit_code >= 0 else 128 - exit_code
 
     def _serve(self, port: int) -> int:

@@ -166,7 +166,7 @@ class Server:
                     self._bug = error
                     return
                 self._words = f"{self._server.name}: {error.message}"
-            if closing and not self._leaving:
+            if closing:
                 return
             if not self._closed:
                 self._wake.wait(min(_LOOK_SECONDS, self._tick_seconds))

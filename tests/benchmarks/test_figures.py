@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import agent_tokens
 import growth
 import page
 import pytest
@@ -100,3 +101,14 @@ def test_jobs_of_a_real_slurm_are_watched(tmp_path: Path) -> None:
 def test_views_of_one_phase() -> None:
     cost = views_cost.measured(1)
     assert cost.nothing_changed.cpu < cost.all_at_once.cpu
+
+
+def test_the_section_on_tokens_is_put_in_its_place_once() -> None:
+    asked = {"proposer": [agent_tokens.Asked(5000, 4, 4000)], "early_stopper": [agent_tokens.Asked(2000, 2, 1000)] * 2}
+    part = agent_tokens.section(asked, 16, 300)
+    # 3,000 tokens in and 800 out
+    assert "of which $58 are for stop checks" in " ".join(part.split())
+    page = "# A page\n\n## How a curve becomes words\n\nAnd so on.\n"
+    once = agent_tokens.written(page, part)
+    assert once.index("| proposal | 1 | 5,000 |") < once.index("## How a curve")
+    assert agent_tokens.written(once, part) == once

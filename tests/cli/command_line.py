@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pytest
 
 PROGRAM = (sys.executable, "-m", "llmzero_hpc.cli.main")
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 @dataclass(frozen=True)

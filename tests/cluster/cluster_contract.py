@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     MakeCluster = Callable[[], Cluster]
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 180.0
 WAITS = "import time; time.sleep(600)"
 SHOWS_KEYS = "import os; print(os.environ.get('A_KEY'), os.environ.get('NO_KEY'))"
 IGNORES_SIGTERM = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf'); time.sleep(600)"

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -66,6 +67,7 @@ def main() -> None:
     """As `python -m vllm.entrypoints.openai.api_server --host HOST --port PORT ...`."""
     if sys.argv[1] == "-c":
         sys.exit("no package vllm")
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # as vLLM
     parser = argparse.ArgumentParser()
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)

@@ -74,7 +74,7 @@ class ClusterOptions:
 
 def write_files(root: Path, options: ClusterOptions, first_port: int) -> None:
     """Everything that the daemons read, below `root`."""
-    for name in ("log", "pid", "munge", "state", "dev", *(f"spool/{node}" for node in NODES)):
+    for name in ("log", "pid", "munge", "state", "dev", "scratch", *(f"spool/{node}" for node in NODES)):
         (root / name).mkdir(parents=True, exist_ok=True)
     for number in range(GPUS_PER_NODE):
         # Slurm counts GPUs with a device file only, and takes any character device for one.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _PROGRAMS = ("munged", "munge", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "squeue", "sacct")
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 120.0
 _USER = "root"
 _DATABASE_OPTIONS = (
     *("--innodb-buffer-pool-size=64M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=0"),
@@ -129,7 +129,13 @@ class SlurmTestCluster:
     def prepare(self) -> None:
         """Make the accounting database of a cluster that has never been up."""
         write_files(self.root, self.options, self._ports.first)
-        options = (f"--datadir={self.root}/db", "--skip-test-db", "--innodb-log-file-size=8M")
+        # In a shared /tmp, each MariaDB that starts removes the temporary tables of the others.
+        options = (
+            f"--datadir={self.root}/db",
+            f"--tmpdir={self.root}/scratch",
+            "--skip-test-db",
+            "--innodb-log-file-size=8M",
+        )
         install = ("mariadb-install-db", "--no-defaults", f"--user={_USER}", *options)
         self.run(*install, "--auth-root-authentication-method=normal")
         daemons: tuple[DaemonName, ...] = ("munge", "db", "dbd")
@@ -285,7 +291,13 @@ class SlurmTestCluster:
                 files |= {"pid-file": "pid/munge", "log-file": "log/munge.log"}
                 return ["munged", "--foreground", *(f"--{key}={root / file}" for key, file in files.items())]
             case "db":
-                files = {"datadir": "db", "socket": "db.sock", "pid-file": "pid/db", "init-file": "accounting.sql"}
+                files = {
+                    "datadir": "db",
+                    "tmpdir": "scratch",
+                    "socket": "db.sock",
+                    "pid-file": "pid/db",
+                    "init-file": "accounting.sql",
+                }
                 return [
                     *("mariadbd", "--no-defaults", f"--user={_USER}", "--bind-address=127.0.0.1"),
                     *(f"--{key}={root / file}" for key, file in files.items()),
