@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -89,10 +90,21 @@ def test_the_deadline_cancels_what_runs(clean_slurm: SlurmTestCluster, tmp_path:
     directory = rehearsal(
         tmp_path / "search",
         on_slurm(tmp_path, CPU_PROFILE),
-        budget={"iterations": 40, "deadline_hours": 68 / 3600},
-        rehearsal={"step_seconds": 2.0, "failure_rate": 0.0, "train_rows": 512},
+        budget={"iterations": 40, "deadline_hours": 0.5},
+        rehearsal={"step_seconds": 1.0, "failure_rate": 0.0, "train_rows": 4096},
     )
-    drive(directory)
+    leap = 0.0
+    with Daemon(directory, clock=lambda: time.time() + leap) as daemon:
+
+        def has_checkpoint() -> bool:
+            daemon.tick()
+            tree = directory.read_tree()
+            return bool(len(tree) and tree[0].checkpoints)
+
+        clean_slurm.wait_for(has_checkpoint, "a checkpoint")
+        assert clean_slurm.jobs_in_queue()
+        leap = 1800.0
+        assert daemon.loop().finished
     tree = directory.read_tree()
 
     assert [node.status for node in tree] == [NodeStatus.EARLY_STOPPED]
@@ -101,4 +113,4 @@ def test_the_deadline_cancels_what_runs(clean_slurm: SlurmTestCluster, tmp_path:
     assert tree[0].score is not None
     assert tree.evaluation is not None
     assert tree.evaluation.score is not None
-    assert not clean_slurm.jobs_in_queue()
+    clean_slurm.wait_for(lambda: not clean_slurm.jobs_in_queue(), "an empty queue")
