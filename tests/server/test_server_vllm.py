@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.vllm,
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not VLLM_PYTHON, reason="LLMZERO_VLLM_PYTHON names no Python with vLLM (`make vllm`)"),
+    pytest.mark.skipif(not VLLM_PYTHON, reason="LLMZERO_VLLM_PYTHON names no Python with vLLM (`make verl`)"),
 ]
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 600
