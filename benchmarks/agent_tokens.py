@@ -1,4 +1,4 @@
-"""Counts what language models are sent, and writes the section on it into docs/agents.md (a few minutes).
+"""Counts what language models are sent, and writes the section on it into docs/benchmarks.md (about two minutes).
 
     python benchmarks/agent_tokens.py [PAGE] [--quick]
 
@@ -25,7 +25,7 @@ from typing import Any
 
 from measuring import Progress
 
-from llmzero_hpc.agents.llm.ledger import dollars
+from llmzero_hpc.agents.llm.ledger import TYPICAL, dollars
 from llmzero_hpc.agents.llm.prompts import estimated_tokens
 from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.controller.daemon import Daemon
@@ -40,18 +40,29 @@ from stand_in_server import reply  # noqa: E402 - it stands beside the tests
 
 _BEGIN = "<!-- Measured by benchmarks/agent_tokens.py. Do not edit. -->"
 _END = "<!-- End of what is measured. -->"
-_AFTER = "## How a curve becomes words"
 _PIXELS_OF_A_TOKEN = 750
 """Of a picture, with the model that the paper used."""
 _BUDGETS = {"proposer": (12_000, 4), "early_stopper": (3_000, 2)}
 """Text tokens and pictures of a call, at most."""
-_REPLY_TOKENS = {"proposer": 2_000, "early_stopper": 800}
+_REPLY_TOKENS = {agent: reply for agent, (_, _, reply) in TYPICAL.items()}
 """As dry runs assume: scripted replies are short."""
 _PRICES = Prices(input=3.0, output=15.0)
 """Dollars for a million tokens of the paper's model, Claude Sonnet 4.6."""
-_PAPER_NODES, _PAPER_DOLLARS = 58, 48
-_PAPER_HOURS, _PAPER_HOURS_NODES = 502.7, 42
-"""Wall hours of the nodes whose hours are published (tables 18, 20 and 21)."""
+SIZE = (16, 300)
+"""Phases, and steps of each."""
+QUICK = (3, 100)
+
+# The paper's searches: section 3.5, appendix B.6, and tables 18, 20 and 21, which list 42 of the 58 phases.
+_DOLLARS, _PHASES, _SEARCHES = 48, 58, 4
+_HOURS = 502.7 / 42
+"""Of a phase on the wall clock, on average."""
+_FIRST_HOURS = (4.5 + 19.1 + 7.3) / 3
+"""Of the phase that a search starts with, which there is nothing to compare with."""
+_STEP_HOURS = 13.2 / 120
+"""Of a step in the phase whose steps can be counted (SSMR-Bench, node 4: 33 to 153); the other tasks were slower."""
+_VALIDATE_STEPS = 3
+"""All best steps are multiples of it."""
+_FIRST_STEP = 10
 _INTERVAL_HOURS = 0.25
 _TRAIN_ROWS = 6_400
 
@@ -147,13 +158,25 @@ def measured(nodes: int, steps: int, progress: Progress) -> dict[str, list[Asked
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Calls of one kind, with what each sends and costs on average."""
+
+    calls: int
+    tokens: int
+    reply: int
+
+    @property
+    def dollars(self) -> float:
+        """Of all of them."""
+        return self.calls * dollars(Usage(self.tokens, self.reply), _PRICES)
+
+
 def section(calls: dict[str, list[Asked]], nodes: int, steps: int) -> str:
     """The part of the page."""
     names = {"proposer": "proposal", "early_stopper": "stop check"}
-    checks = round(_PAPER_NODES * _PAPER_HOURS / _PAPER_HOURS_NODES / _INTERVAL_HOURS)
-    counts = {"proposer": _PAPER_NODES, "early_stopper": checks}
     lines = ["| | calls | text tokens, mean | most | limit | pictures, most | their tokens, mean |", "| --- " * 7 + "|"]
-    total = 0.0
+    mean: dict[str, int] = {}
     for agent, name in names.items():
         asked = calls[agent]
         text = sum(each.text for each in asked) / len(asked)
@@ -163,51 +186,67 @@ def section(calls: dict[str, list[Asked]], nodes: int, steps: int) -> str:
         lines.append(
             f"| {name} | {len(asked)} | {text:,.0f} | {most:,} | {limit:,} | {pictures} of {shown} | {seen:,.0f} |"
         )
-        cost = dollars(Usage(round(text + seen), _REPLY_TOKENS[agent]), _PRICES)
-        total += counts[agent] * cost
-        checked = counts[agent] * cost
+        mean[agent] = round(text + seen)
     table = "\n".join(lines)
-    hours = _PAPER_HOURS / _PAPER_HOURS_NODES
+    judged = _PHASES * _HOURS - _SEARCHES * _FIRST_HOURS - (_PHASES - _SEARCHES) * _FIRST_STEP * _STEP_HOURS
+    counts = {
+        "proposals": ("proposer", _PHASES - _SEARCHES),
+        "stop checks, one for each validation": ("early_stopper", round(judged / (_VALIDATE_STEPS * _STEP_HOURS))),
+        "stop checks, one every 15 minutes": ("early_stopper", round(_PHASES * _HOURS / _INTERVAL_HOURS)),
+    }
+    prices = {name: Price(count, mean[agent], _REPLY_TOKENS[agent]) for name, (agent, count) in counts.items()}
+    proposals, ours, always = prices.values()
+    sums = "\n".join(
+        f"| {name} | {each.calls:,} | {each.tokens:,} | {each.reply:,} | ${each.dollars:.1f} |"
+        for name, each in prices.items()
+    )
     text = f"""\
 {_BEGIN}
 
-## How much that is
+## What language models are sent, and what it costs
 
 Counted by a scripted endpoint in a rehearsal search of {nodes} phases of {steps} steps: text by an estimate that splits
 words after four letters and counts every digit, pictures as one token for {_PIXELS_OF_A_TOKEN} pixels.
 
 {table}
 
-For the paper's {_PAPER_NODES} phases, with a stop check every 15 minutes of the {hours:.0f} hours that they took on
-average ({checks:,} checks) and replies of {_REPLY_TOKENS["proposer"]:,} and {_REPLY_TOKENS["early_stopper"]} tokens,
-that comes to ${total:.0f} at ${_PRICES.input:g} and ${_PRICES.output:g} for a million tokens in and out, of which
-${checked:.0f} are for stop checks; the paper paid ${_PAPER_DOLLARS}.
+The paper paid ${_DOLLARS} for the {_PHASES} phases of its four searches and does not say how that sum is made up. At
+the same prices (${_PRICES.input:g} and ${_PRICES.output:g} for a million tokens in and out, nothing cached) the same
+phases would cost **${proposals.dollars + ours.dollars:.0f}** here:
+
+| | calls | tokens in | tokens out | together |
+| --- | --- | --- | --- | --- |
+{sums}
+
+Phases took {_HOURS:.0f} hours on average. A phase is judged every 15 minutes at most, but never twice between two
+validations, as nothing new could be said: a validation every {_VALIDATE_STEPS} steps of {60 * _STEP_HOURS:.1f} minutes
+is one every {60 * _VALIDATE_STEPS * _STEP_HOURS:.0f}. Without the first {_FIRST_STEP} steps of each phase, and the
+first phase of each search, which have nothing to be compared with, that makes {ours.calls:,} checks. One every 15
+minutes of all hours, the last row, would bring the sum to ${proposals.dollars + always.dollars:.0f}. Pace and interval
+are read off the paper's tables. Replies are the lengths that dry runs assume; hidden reasoning would come on top.
 
 {_END}"""
     blocks = text.split("\n\n")
     return (
-        "\n\n".join(each if each[0] in "|#<" else textwrap.fill(" ".join(each.split()), 128) for each in blocks)
-        + "\n\n"
+        "\n\n".join(each if each[0] in "|#<" else textwrap.fill(" ".join(each.split()), 120) for each in blocks) + "\n"
     )
 
 
 def written(page: str, part: str) -> str:
-    """The page with that part, in its old place or before its first neighbour."""
-    if _BEGIN in page:
-        before, _, rest = page.partition(_BEGIN)
-        return before + part + rest.partition(_END)[2].lstrip("\n")
-    before, heading, rest = page.partition(_AFTER)
-    return before + part + heading + rest
+    """The page with that part, in its old place or at the end."""
+    before, _, rest = page.partition(_BEGIN)
+    after = rest.partition(_END)[2].strip("\n")
+    return before.rstrip("\n") + "\n\n" + part + (f"\n{after}\n" if after else "")
 
 
 def main() -> None:
     """The command line."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("page", type=Path, nargs="?", default=_ROOT / "docs" / "agents.md")
+    arguments.add_argument("page", type=Path, nargs="?", default=_ROOT / "docs" / "benchmarks.md")
     arguments.add_argument("--quick", action="store_true")
     chosen = arguments.parse_args()
-    nodes, steps = (3, 100) if chosen.quick else (16, 300)
-    part = section(measured(nodes, steps, Progress()), nodes, steps)
+    size = QUICK if chosen.quick else SIZE
+    part = section(measured(*size, Progress()), *size)
     write_bytes(chosen.page, written(chosen.page.read_text(encoding="utf-8"), part).encode())
     print(f"wrote {chosen.page}")
 

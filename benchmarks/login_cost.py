@@ -105,7 +105,7 @@ def measure(phases: int, ticks: int, interval: float, settled: int, folder: Path
         early_stop={"enabled": judging, "interval_seconds": 0.8 * interval, "first_step": _FIRST_JUDGED_STEP},
         configuration={"epochs": 1000},
         rehearsal={"step_seconds": interval, "failure_rate": 0.0},
-        validate_every_steps=_FIRST_JUDGED_STEP,
+        validate_every_steps=1,  # phases are judged at most once for each validation
         live_views=False,  # asked for only when a phase ends, which none does here before it has been measured
     )
     directory = _Counted.open(folder / "search")

@@ -1,4 +1,4 @@
-"""Measures everything and writes docs/benchmarks.md; `make bench` runs it (about twelve minutes).
+"""Measures everything and writes docs/benchmarks.md; `make bench` runs it (about fourteen minutes).
 
     python benchmarks/run.py [PAGE] [--quick]
 
@@ -11,6 +11,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+import agent_tokens
 import growth
 import login_cost
 import page
@@ -106,8 +107,11 @@ def main() -> None:
     arguments.add_argument("page", type=Path, nargs="?", default=_PAGE)
     arguments.add_argument("--quick", action="store_true")
     chosen = arguments.parse_args()
-    figures = measure(QUICK if chosen.quick else Plan(), Progress())
-    write_bytes(chosen.page, page.written(figures).encode())
+    progress = Progress()
+    figures = measure(QUICK if chosen.quick else Plan(), progress)
+    size = agent_tokens.QUICK if chosen.quick else agent_tokens.SIZE
+    tokens = agent_tokens.section(agent_tokens.measured(*size, progress), *size)
+    write_bytes(chosen.page, agent_tokens.written(page.written(figures), tokens).encode())
     print(f"wrote {chosen.page}")
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 class Judging:
     """Keeps nothing itself: the node carries what was judged and when, as each tick may be made by another process.
 
+    Only validation decides, so a phase is judged at most once for each validation.
+
     With an interval of 0 every validation is judged in order and a phase is not final before all its judgements came
     in. Then a decision depends on the metrics alone, not on when someone looked, and a search repeats exactly.
     """
@@ -31,7 +33,9 @@ class Judging:
             steps = (point.step for point in node.checkpoints)
             return next((step for step in steps if step > node.judged_step and earliest <= step < last), None)
         running = node.status is NodeStatus.RUNNING and node.attempt is not None and not node.attempt.is_over
-        if not running or node.last_step is None or node.last_step < earliest or not node.checkpoints:
+        if not running or node.last_step is None or node.last_step < earliest:
+            return None
+        if not node.checkpoints or node.checkpoints[-1].step <= node.judged_step:
             return None
         since = node.judged_at or (node.attempt.started_at if node.attempt else None) or now
         return node.last_step if now - since >= self._rule.interval_seconds else None

@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from llmzero_hpc.agents.llm import drawing, plots, samples
+from llmzero_hpc.agents.llm import plots, samples
 from llmzero_hpc.errors import MissingDependencyError
 from llmzero_hpc.report.plots import BLUE, GREEN, GREY
 from llmzero_hpc.search.metrics import MetricRow, Series
@@ -39,8 +39,9 @@ def has(picture: np.ndarray, colour: str) -> np.ndarray:
 
 def quarters(picture: np.ndarray) -> list[np.ndarray]:
     """The panels of a picture of four, without title and legend."""
-    top, bottom = 70, drawing.HEIGHT - 70
-    middle, centre = (top + bottom) // 2, drawing.WIDTH // 2
+    height, width = picture.shape[:2]
+    top, bottom = height // 12, height - height // 12
+    middle, centre = (top + bottom) // 2, width // 2
     return [
         picture[rows, columns]
         for rows in (slice(top, middle), slice(middle, bottom))
@@ -48,10 +49,10 @@ def quarters(picture: np.ndarray) -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize(("name", "most"), [("curves", 4), ("overlay", 2)])
-def test_there_are_few_pictures_of_one_size(name: str, most: int) -> None:
+@pytest.mark.parametrize(("name", "most", "size"), [("curves", 4, (1120, 840)), ("overlay", 2, (840, 630))])
+def test_there_are_few_pictures_of_one_size(name: str, most: int, size: tuple[int, int]) -> None:
     assert 0 < len(drawn(name)) <= most
-    assert {pixels(png).shape for png in drawn(name)} == {(drawing.HEIGHT, drawing.WIDTH, 3)}
+    assert {pixels(png).shape for png in drawn(name)} == {(size[1], size[0], 3)}
 
 
 def test_the_same_order_gives_the_same_bytes() -> None:
@@ -83,12 +84,12 @@ def test_the_parent_phase_is_blue_and_what_came_before_it_grey() -> None:
 
 
 def test_this_run_is_blue_and_the_best_strategy_green() -> None:
-    picture = pixels(drawn("overlay")[0])[160:700]
+    picture = pixels(drawn("overlay")[0])[120:525]
     blue, green = has(picture, BLUE), has(picture, GREEN)
     assert blue.any()
     assert green.any()
     # to the right of the beginning of this run, the best strategy lies above it
-    right = slice(600, 900)
+    right = slice(450, 675)
     assert np.flatnonzero(green[:, right].any(axis=1)).max() < np.flatnonzero(blue[:, right].any(axis=1)).min()
     for panel in quarters(pixels(drawn("overlay")[1])):
         assert has(panel, BLUE).any()

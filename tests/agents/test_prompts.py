@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import sys
 from dataclasses import replace
@@ -110,13 +111,32 @@ def test_a_proposal_of_a_large_search_keeps_to_its_budget() -> None:
         assert (len(prompt.system.encode()) + len(prompt.user.encode())) / 3.5 <= 12_000
 
 
-def test_a_stop_check_in_a_large_search_keeps_to_its_budget() -> None:
-    large = large_proposal()
+@pytest.mark.parametrize("seed", range(8))
+def test_a_stop_check_in_a_large_search_keeps_to_its_budget(seed: int) -> None:
+    """The dearest: every watched metric in the most pieces, with signs, exponents and long steps."""
+    rng, large = random.Random(seed), large_proposal()
+
+    def course() -> list[float]:
+        scale, ends = 10.0 ** rng.choice([-7, -4, 0, 5]), [rng.uniform(-9, 9) for _ in range(5)]
+        straight = [ends[i // 75] + (ends[i // 75 + 1] - ends[i // 75]) * (i % 75) / 75 for i in range(300)]
+        return [scale * (value + rng.gauss(0, 0.1)) for value in straight]
+
+    courses = {name: course() for name in facts.WATCHED}
+    own = Series(tuple(MetricRow(4501 + i, {name: values[i] for name, values in courses.items()}) for i in range(300)))
     node = replace(large.parent, id=17)
-    request = StopRequest(node, large.series, large.strategy, large.strategy, 0.987, 4800)
+    request = StopRequest(node, own, large.strategy, large.strategy, 0.987, 4800)
     prompt = undrawn("early_stopper", request)
+    assert prompt.user.count("; ") >= 3 * (len(courses) - 1), "courses bend"
     assert len(prompt.images) <= 2
-    assert prompt.estimated_tokens <= 3_000
+    assert 2_400 < prompt.estimated_tokens < 3_000
+
+
+def test_an_early_stopper_is_told_how_to_read_what_it_sees_and_no_more() -> None:
+    prompt = render("early_stopper", samples.stop(), vision=False)
+    assert set(re.findall(r"^- `(\w+)`:", prompt.system, re.MULTILINE)) == set(facts.WATCHED)
+    assert set(re.findall(r"^\| (\w+_?\w*) \| [^|]*@", prompt.user, re.MULTILINE)) <= set(facts.WATCHED)
+    shown = {curve.metric for picture in plots.overlay(samples.stop()).pictures for curve in picture.curves}
+    assert shown == set(facts.WATCHED)
 
 
 def test_a_scratch_phase_is_told_of_no_checkpoint() -> None:

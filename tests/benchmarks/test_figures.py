@@ -106,9 +106,12 @@ def test_views_of_one_phase() -> None:
 def test_the_section_on_tokens_is_put_in_its_place_once() -> None:
     asked = {"proposer": [agent_tokens.Asked(5000, 4, 4000)], "early_stopper": [agent_tokens.Asked(2000, 2, 1000)] * 2}
     part = agent_tokens.section(asked, 16, 300)
-    # 3,000 tokens in and 800 out
-    assert "of which $58 are for stop checks" in " ".join(part.split())
-    page = "# A page\n\n## How a curve becomes words\n\nAnd so on.\n"
+    # 3,000 tokens in and 400 out, 2,777 times
+    assert "| 2,777 | 3,000 | 400 | $41.7 |" in part
+    page = "# A page\n\n## What was there\n\nAnd so on.\n"
     once = agent_tokens.written(page, part)
-    assert once.index("| proposal | 1 | 5,000 |") < once.index("## How a curve")
+    assert once.startswith(page)
+    assert "| proposal | 1 | 5,000 |" in once
     assert agent_tokens.written(once, part) == once
+    followed = once + "\n## And more\n"
+    assert agent_tokens.written(followed, part) == followed

@@ -428,7 +428,7 @@ def test_a_relative_folder_is_good_enough(tmp_path: Path, monkeypatch: pytest.Mo
     assert world.finish([0.4]).finished
 
 
-def test_a_tick_ends_however_short_the_interval_of_judgements(tmp_path: Path) -> None:
+def test_a_phase_is_judged_once_for_each_validation_however_short_the_interval(tmp_path: Path) -> None:
     asked = []
 
     class Counting(Playbook):
@@ -445,7 +445,11 @@ def test_a_tick_ends_however_short_the_interval_of_judgements(tmp_path: Path) ->
     world.train(world.live()[0], [0.2, 0.3])
     world.tick()
     world.tick()
-    assert asked == [1, 1], "once a tick"
+    assert asked == [1], "nothing new can be said"
+    world.train(world.live()[0], [0.4])
+    world.tick()
+    world.tick()
+    assert asked == [1, 1]
 
 
 @pytest.mark.parametrize("interval", [0.0, 5.0])

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WIDTH, HEIGHT = 1120, 840
-"""Size of every picture in pixels: within what models take without shrinking it."""
+"""Size of a proposer's picture in pixels: within what models take without shrinking it."""
+OVERLAY_SHARE = 0.75
+"""Of width and height, for an early stopper's: it is asked often, and what it must see is large."""
 _SMOOTH_FROM = 60
 """Points from which a running mean is drawn over the raw course."""
 _FLATTEST = 0.1
@@ -93,7 +95,8 @@ def _drawn(order: Order, picture: Picture) -> bytes:
             handlelength=1.6,
         )
         image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=_DPI, metadata={"Software": None})  # no version: the same bytes
+        dpi = _DPI if order.target is None else OVERLAY_SHARE * _DPI
+        figure.savefig(image, format="png", dpi=dpi, metadata={"Software": None})  # no version: the same bytes
         return image.getvalue()
 
 

@@ -37,7 +37,7 @@ _MOST_TRIED = 16
 _QUOTE = 160
 _LOG_CHARACTERS = 9000
 """The end of a log that is shown: a traceback with what led to it."""
-_WATCHED = (VALIDATION_SCORE, "reward_mean", "kl", "entropy", "response_length_mean", "zero_std_fraction")
+WATCHED = (VALIDATION_SCORE, "reward_mean", "kl", "entropy", "response_length_mean")
 """What an early stopper is shown of a run: it is asked often, and only validation decides."""
 _KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 
@@ -85,7 +85,7 @@ def of_stop(request: StopRequest, pictures: Sequence[Picture]) -> dict[str, Any]
         "start_score": _score(start),
         "comparison": _comparison(request),
         "best_validations": summaries.listed(request.best.points(VALIDATION_SCORE), _MOST_COMPARED // 2),
-        "metrics": summaries.table(request.series, _WATCHED),
+        "metrics": summaries.table(request.series, WATCHED),
     }
 
 

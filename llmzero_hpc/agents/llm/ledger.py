@@ -21,8 +21,8 @@ _LEAST_CHARACTERS = 2
 _LIKELY_CHARACTERS = 4
 _IMAGE_TOKENS = 2000
 """Tokens of one plot, at most, with the usual vision models."""
-_TYPICAL = {"proposer": (9000, 8, 2000), "early_stopper": (4000, 4, 800), "error_analyzer": (6000, 0, 1200)}
-"""Text tokens, images, and reply tokens of a call of each agent."""
+TYPICAL = {"proposer": (6000, 4, 2000), "early_stopper": (2700, 2, 400), "error_analyzer": (6000, 0, 1200)}
+"""Text tokens, images, and reply tokens of a call of each agent, rather too many than too few."""
 
 
 def dollars(usage: Usage, prices: Prices | None) -> float:
@@ -66,7 +66,7 @@ def estimate(settings: LanguageModelAgents, proposals: int, judgements: int, rep
     calls = input_tokens = output_tokens = 0
     for agent, count in counts.items():
         if getattr(settings, agent) == "llm":
-            text, images, reply = _TYPICAL[agent]
+            text, images, reply = TYPICAL[agent]
             calls += count
             input_tokens += count * (text + (images * _IMAGE_TOKENS if settings.vision else 0))
             output_tokens += count * reply

@@ -157,7 +157,7 @@ class EarlyStopperReply(_Part):
     """The reason, the scores that it rests on, the decision (section 3.5)."""
 
     reason: Paragraph
-    validation_scores: Annotated[tuple[ValidationPoint, ...], Field(strict=False, max_length=24)]
+    validation_scores: Annotated[tuple[ValidationPoint, ...], Field(strict=False, max_length=14)]
     decision: Literal["CONTINUE", "STOP"]
 
 
