@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 
 class Hosted:
@@ -115,10 +115,16 @@ class Hosted:
         tree = self.directory.read_tree()
         assert decisions(tree) == decisions(undisturbed(ITERATIONS))
         submitted = [attempt.name for node in tree for attempt in node.attempts]
-        rows = [row for row in self.cluster.sacct_rows() if f"-{self.directory.record.token}-00" in row.name]
-        assert sorted({(row.name, row.job_id) for row in rows}) == sorted(
+        expected = sorted(
             (attempt.name, attempt.job.job_id) for node in tree for attempt in node.attempts if attempt.job
-        ), "each attempt is one job"
+        )
+
+        def booked() -> list[tuple[str, str]]:
+            rows = self.cluster.sacct_rows()
+            return sorted({(row.name, row.job_id) for row in rows if f"-{self.directory.record.token}-00" in row.name})
+
+        self.wait_for(lambda: len(booked()) >= len(expected), "the books")
+        assert booked() == expected, "each attempt is one job"
         assert len(set(submitted)) == len(submitted)
 
 
