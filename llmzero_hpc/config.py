@@ -212,8 +212,10 @@ def _with_absolute_paths(config: SearchConfig, folder: Path) -> SearchConfig:
         folders = {key: folder / value.expanduser() for key, value in own.items() if value is not None}
         cluster = cluster.model_copy(update=folders)
     agents = config.agents
-    if isinstance(agents, LanguageModelAgents) and agents.prompts is not None:
-        agents = agents.model_copy(update={"prompts": folder / agents.prompts.expanduser()})
+    if isinstance(agents, LanguageModelAgents):
+        mine = {"prompts": agents.prompts, "api_key_file": agents.api_key_file}
+        paths = {key: folder / value.expanduser() for key, value in mine.items() if value is not None}
+        agents = agents.model_copy(update=paths)
     if isinstance(agents, LanguageModelAgents) and agents.serve is not None:
         theirs = {"model": agents.serve.model, "python": agents.serve.python}
         paths = {key: folder / value.expanduser() for key, value in theirs.items() if value is not None}

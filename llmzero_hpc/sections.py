@@ -100,7 +100,8 @@ class EarlyStop(Section):
     enabled: bool = True
     """Whether phases are judged at all."""
     interval_seconds: Annotated[float, Field(ge=0)] = 900.0
-    """Seconds between two judgements of a phase; 0 judges every validation, in order, so that runs repeat exactly."""
+    """Seconds between two judgements of a phase, of which each needs a validation since the one before; 0 judges every
+    validation, in order, so that runs repeat exactly."""
     first_step: Annotated[int, Field(ge=1)] = 10
     """Steps of the phase before the first judgement."""
 
@@ -180,7 +181,9 @@ class LanguageModelAgents(Section):
     model: str = ""
     """Name of the model, as the endpoint knows it; with `serve` the name of the folder unless you choose one."""
     api_key_env: str | None = None
-    """Environment variable that holds the key, never the key itself; None for an endpoint that asks for none."""
+    """Environment variable that holds the key, never the key itself; without it or a file, no key is sent."""
+    api_key_file: Path | None = None
+    """File that holds the key alone, instead of `api_key_env`: your own, of mode 600; for cron and jobs."""
     timeout_seconds: Annotated[float, Field(gt=0, le=1800)] = 300.0
     """Longest wait for one reply."""
     concurrency: Annotated[int, Field(ge=1, le=16)] = 4
@@ -223,9 +226,10 @@ class LanguageModelAgents(Section):
             raise Mistake("agents.base_url is missing", "docs/search-yaml.md lists every key with its type")
         if not self.model:
             raise Mistake("agents.model is missing", "docs/search-yaml.md lists every key with its type")
-        if self.serve is not None and (self.base_url or self.api_key_env):
+        foreign = [name for name in ("base_url", "api_key_env", "api_key_file") if getattr(self, name)]
+        if self.serve is not None and foreign:
             raise Mistake(
-                f"agents.{'base_url' if self.base_url else 'api_key_env'} does not go with agents.serve",
+                f"agents.{foreign[0]} does not go with agents.serve",
                 "remove it: the search's own server has an address and a key of its own",
             )
         return self
@@ -233,8 +237,15 @@ class LanguageModelAgents(Section):
     @field_validator("base_url")
     @classmethod
     def _plain_address(cls, value: str) -> str:
+        if self.api_key_env and self.api_key_file:
+            raise Mistake("agents.api_key_file does not go with agents.api_key_env", "keep the one that holds the key")
         if not value:
             return value
+    @property
+    def key_place(self) -> str | None:
+        """Where the key is, for people; None without one."""
+        return str(self.api_key_file) if self.api_key_file else self.api_key_env
+
         parts = urlsplit(value)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise Mistake("agents.base_url is no http or https address", "write it as https://api.example.org/v1")
@@ -260,6 +271,17 @@ class LanguageModelAgents(Section):
 
 def _agents_of_a_kind(value: Any) -> Any:
     """Settings that name no kind are a model's as soon as they say where or which it is."""
+        return value
+
+    @field_validator("api_key_file", mode="before")
+    @classmethod
+    def _a_path(cls, value: Any) -> Any:
+        # As above; the settings are kept on disk, and a path has a folder.
+        if isinstance(value, str) and "/" not in value:
+            raise Mistake(
+                "agents.api_key_file is no path",
+                "put the key into a file and its path here: `~/.config/mine/key`, `./key`",
+            )
     if isinstance(value, dict) and "kind" not in value:
         return {"kind": "llm" if {"base_url", "model", "serve"} & value.keys() else "playbook", **value}
     return value

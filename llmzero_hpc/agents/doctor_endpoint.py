@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
 
+from llmzero_hpc.agents.llm.secret import read_key
 from llmzero_hpc.cluster.doctor_finding import Finding, Verdict
+from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.sections import LanguageModelAgents
 
 if TYPE_CHECKING:
@@ -28,13 +29,13 @@ def endpoint_findings(config: SearchConfig) -> Iterator[Finding]:
     if agents.serve is not None:
         yield Finding(_CHECK, Verdict.OK, f"{agents.serve.model} is served by the search itself once it has started")
         return
-    key = os.environ.get(agents.api_key_env, "") if agents.api_key_env else ""
-    if agents.api_key_env and not key:
-        message = f"{agents.api_key_env} is not set"
-        yield Finding(_CHECK, Verdict.FAILED, message, "export it in the shell that starts the controller")
+    try:
+        key = read_key(agents.api_key_env, agents.api_key_file).reveal()
+    except ConfigurationError as error:
+        yield Finding(_CHECK, Verdict.FAILED, error.message, error.next_step)
         return
     request = urllib.request.Request(agents.base_url.rstrip("/") + "/models")  # noqa: S310 - settings allow http only
-    if key:
+    if agents.key_place:
         request.add_unredirected_header("Authorization", f"Bearer {key}")
     try:
         with urllib.request.urlopen(request, timeout=_PATIENCE_SECONDS):  # noqa: S310 - as above
@@ -42,7 +43,7 @@ def endpoint_findings(config: SearchConfig) -> Iterator[Finding]:
     except urllib.error.HTTPError as error:
         if error.code in _REFUSED:
             message = f"{agents.base_url} refuses the key (HTTP {error.code})"
-            yield Finding(_CHECK, Verdict.FAILED, message, "check the variable that agents.api_key_env names")
+            yield Finding(_CHECK, Verdict.FAILED, message, f"check {agents.key_place or 'whether it wants one'}")
         else:
             yield Finding(_CHECK, Verdict.OK, f"{agents.base_url} answers, but lists no models (HTTP {error.code})")
     except OSError as error:

@@ -31,7 +31,7 @@ def check_agents(config: SearchConfig) -> None:
     from llmzero_hpc.agents.llm.secret import read_key
     from llmzero_hpc.agents.llm.serve import context_of
 
-    Client(settings, read_key(settings.api_key_env))
+    Client(settings, read_key(settings.api_key_env, settings.api_key_file))
     if settings.serve is not None:
         context_of(settings.serve)
     if settings.vision and find_spec("matplotlib") is None:
@@ -67,7 +67,7 @@ def make_agents(config: SearchConfig, directory: SearchDirectory) -> Agents:
 
     server = ServerDirectory.of(directory)
     served = None if server is None else ServedClient(settings, server)
-    key = read_key(settings.api_key_env) if served is None else served.key
+    key = read_key(settings.api_key_env, settings.api_key_file) if served is None else served.key
     log = CallLog(directory)
     ledger = Ledger(settings, config.budget.api_dollars, log.spending())
     calls = Calls(settings, served or Client(settings, key), log, ledger, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import os
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ from llmzero_hpc.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from llmzero_hpc.agents.llm.completion import Completion
 
@@ -378,3 +380,53 @@ def test_a_key_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("MY_KEY")
     with pytest.raises(ConfigurationError, match="MY_KEY"):
         read_key("MY_KEY")
+
+
+def test_a_key_is_read_from_a_private_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text(f"{KEY}\n")
+    for mode in (0o600, 0o400):
+        file.chmod(mode)
+        assert read_key(None, file).reveal() == KEY
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    assert read_key(None, link).reveal() == KEY
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o601, 0o644])
+def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    file.chmod(mode)
+    with pytest.raises(ConfigurationError, match="can be read by others") as told:
+        read_key(None, file)
+    assert f"chmod 600 {file}" in told.value.next_step
+    assert KEY not in f"{told.value.message} {told.value.next_step}"
+    assert "\n" not in told.value.message
+
+
+def test_a_file_without_a_key_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "key"
+    file.touch(0o600)
+    for text, words in (
+        ("", "is empty"),
+        (" \n", "is empty"),
+        (f"{KEY}\n{KEY}", "holds no key"),
+        ("ключ", "holds no key"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigurationError, match=words) as told:
+            read_key(None, file)
+        assert KEY not in told.value.message
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo, 0o600)
+    for no_file in (tmp_path, fifo):
+        with pytest.raises(ConfigurationError, match="is no file"):
+            read_key(None, no_file)
+    # Who mistakes the setting may have written the key itself.
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file") as told:
+        read_key(None, tmp_path / KEY)
+    assert KEY not in told.value.message
+    monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
+    with pytest.raises(ConfigurationError, match="belongs to somebody else"):
+        read_key(None, file)

@@ -212,7 +212,11 @@ def test_a_search_waits_for_an_endpoint_that_is_down(tmp_path: Path, monkeypatch
 
 
 def test_a_tick_by_cron_waits_for_the_answer(tmp_path: Path) -> None:
+    """Its key comes from a file, as nobody exports one for cron, and stays in there."""
     oracle = Oracle()
+    key = tmp_path / "key"
+    key.touch(0o600)
+    key.write_text(KEY)
     gate = threading.Event()
 
     def script(asked: Asked) -> Said:
@@ -220,7 +224,8 @@ def test_a_tick_by_cron_waits_for_the_answer(tmp_path: Path) -> None:
         return Said(content=content, before=lambda: gate.wait(1.0))
 
     with scripted(script) as endpoint:
-        oracle.directory = directory = created(tmp_path / "search", quick(endpoint.url, iterations=2))
+        settings = quick(endpoint.url, iterations=2, agents={"api_key_file": key})
+        oracle.directory = directory = created(tmp_path / "search", settings)
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while len(directory.read_tree()) < 2:
             assert time.monotonic() < deadline
@@ -229,6 +234,8 @@ def test_a_tick_by_cron_waits_for_the_answer(tmp_path: Path) -> None:
         assert directory.read_tree()[1].status is not NodeStatus.PLANNED, "no answer is left for nobody"
         gate.set()
         assert authors(run(directory)) == {"tiny"}
+    assert {asked.headers["authorization"] for asked in endpoint.asked} == {f"Bearer {KEY}"}
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()] == [key]
 
 
 def test_without_its_key_no_search_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,3 +250,7 @@ def test_without_its_key_no_search_is_created(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("MODEL_KEY", KEY)
     with Daemon(directory) as daemon:
         daemon.tick()
+    (key := tmp_path / "key").write_text(KEY)
+    key.chmod(0o644)
+    with pytest.raises(ConfigurationError, match="can be read by others"):
+        checked(quick("http://127.0.0.1:9/v1", agents={"api_key_file": key}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -14,9 +14,6 @@ from llmzero_hpc.config import load, load_text
 from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.sections import LanguageModelAgents, PlaybookAgents, Prices
 from llmzero_hpc.store.agent_calls import Usage
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HEAD = "name: x\nmodel: none\ntrainer: rehearsal\ntask: {name: chains}\n"
 
@@ -78,18 +75,35 @@ def test_a_key_in_place_of_its_variable_is_refused_and_not_shown(key: str) -> No
     assert key not in "".join(told)
 
 
+@pytest.mark.parametrize("key", ["sk-proj-abc123", "0a1b2c3d4e5f"])
+def test_a_key_in_place_of_its_file_is_refused_and_not_shown(key: str) -> None:
+    told = refused(f"agents: {{base_url: 'http://a/v1', model: m, api_key_file: '{key}'}}")
+    assert "agents.api_key_file is no path" in told[0]
+    assert key not in "".join(told)
+
+
+def test_a_key_is_in_one_place(tmp_path: Path) -> None:
+    both = "base_url: 'http://a/v1', model: m, api_key_env: MY_KEY, api_key_file: ./key"
+    assert "api_key_file does not go with agents.api_key_env" in refused(f"agents: {{{both}}}")[0]
+    served = f"agents: {{serve: {{model: {tmp_path}}}, api_key_file: ./key}}"
+    assert "api_key_file does not go with agents.serve" in refused(served)[0]
+
+
 def test_money_can_only_be_capped_where_it_is_counted() -> None:
     told = refused("budget: {api_dollars: 5}\nagents: {base_url: 'http://a/v1', model: m}")
     assert "budget.api_dollars needs agents.prices" in told[0]
     load_text(f"{HEAD}budget: {{api_dollars: 5}}\n", "search.yaml")
 
 
-def test_own_prompts_are_found_from_the_folder_of_the_settings(tmp_path: Path) -> None:
+def test_own_files_are_found_from_the_folder_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     file = tmp_path / "search.yaml"
-    file.write_text(f"{HEAD}agents: {{base_url: 'http://a/v1', model: m, prompts: mine}}\n")
-    found = load(file).agents
-    assert isinstance(found, LanguageModelAgents)
-    assert found.prompts == tmp_path / "mine"
+    for path, place in (("./key", tmp_path / "key"), ("~/key", tmp_path / "home" / "key"), ("/a/key", Path("/a/key"))):
+        file.write_text(f"{HEAD}agents: {{base_url: 'http://a/v1', model: m, prompts: mine, api_key_file: {path}}}\n")
+        found = load(file).agents
+        assert isinstance(found, LanguageModelAgents)
+        assert found.prompts == tmp_path / "mine"
+        assert found.api_key_file == place
 
 
 def test_what_a_reply_costs() -> None:

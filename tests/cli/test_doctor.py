@@ -309,7 +309,7 @@ def endpoint() -> Iterator[str]:
     [
         ("good", "ok", "answers"),
         ("bad", "failed", "refuses the key (HTTP 401)"),
-        (None, "failed", "DOCTOR_KEY is not set"),
+        (None, "failed", "DOCTOR_KEY (agents.api_key_env) is not set"),
     ],
 )
 def test_a_language_model(

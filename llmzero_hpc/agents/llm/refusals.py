@@ -46,10 +46,10 @@ def explain(
     told = f"{status}: {said}" if said else str(status)
     match status:
         case 401 | 403:
-            key = f"the key in {settings.api_key_env}" if settings.api_key_env else "calls without a key"
+            key = f"the key in {settings.key_place}" if settings.key_place else "calls without a key"
             return EndpointError(
                 f"{where} refuses {key} ({told})",
-                "set agents.api_key_env and the variable that it names, and start the controller again",
+                "see to agents.api_key_env or agents.api_key_file, and start the controller again",
                 retry_seconds=_CONFIGURATION_SECONDS,
             )
         case 404 | 405:
