@@ -191,6 +191,24 @@ def test_a_slow_reply_is_given_up_and_tried_once_more() -> None:
         assert len(endpoint.asked) == 2, "each attempt may be paid for"
 
 
+def test_a_reply_may_take_twenty_minutes_where_that_is_allowed() -> None:
+    clock = [0.0]
+
+    def twenty_minutes() -> None:
+        clock[0] += 1200
+
+    for allowed in (1800, 900):
+        with ScriptedEndpoint(in_turn(Said(content="{}", before=twenty_minutes))) as endpoint:
+            patient = settings(endpoint.url, timeout_seconds=allowed, max_retries=0)
+            client = Client(patient, Key(KEY), QUICK, clock=lambda: clock[0])
+            if allowed == 1800:
+                reply = client.ask(HELLO, None, keep=lambda _: None, failed=lambda *_: None)
+                assert (reply.content, reply.seconds) == ("{}", 1200)
+            else:
+                with pytest.raises(EndpointError, match="did not reply within 900 s"):
+                    client.ask(HELLO, None, keep=lambda _: None, failed=lambda *_: None)
+
+
 def test_a_reply_that_drips_is_given_up() -> None:
     with ScriptedEndpoint(in_turn(Said(drips=0.05))) as endpoint:
         asking = Asking(endpoint.url, timeout_seconds=0.3, max_retries=0)

@@ -17,7 +17,7 @@ from scripted_endpoint import Asked, Said, ScriptedEndpoint, refusal
 from llmzero_hpc.controller.creation import checked
 from llmzero_hpc.controller.daemon import Daemon
 from llmzero_hpc.errors import ConfigurationError
-from llmzero_hpc.search.node import NodeStatus, TransitionKind
+from llmzero_hpc.search.node import Ending, NodeStatus, TransitionKind
 from llmzero_hpc.store.agent_calls import CallLog, Spending
 from llmzero_hpc.store.search_directory import SearchDirectory, SearchRecord
 
@@ -209,6 +209,58 @@ def test_a_search_waits_for_an_endpoint_that_is_down(tmp_path: Path, monkeypatch
     assert authors(directory.read_tree()) == {"tiny"}
     [call] = [call for call in CallLog(directory).calls(1) if call.agent == "proposer"]
     assert "cannot be reached" in (call.folder / "failures.jsonl").read_text()
+
+
+OUTAGES = (
+    (Said(drops=True), "cannot be reached"),
+    (refusal(503, "loading"), "in trouble"),
+    (refusal(429, "too many requests", Retry_After="0.05"), "asked too often"),
+    (Said(before=lambda: time.sleep(0.4)), "did not reply within"),
+    (refusal(401, "Incorrect API key"), "refuses"),
+)
+
+
+def test_phases_run_through_outages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each from the proposal of a phase until its successor is due; then all is well until that is proposed."""
+    monkeypatch.setattr("llmzero_hpc.controller.desk._FIRST_WAIT", 0.2)
+    monkeypatch.setattr("llmzero_hpc.controller.desk._LONGEST_WAIT", 0.4)
+    monkeypatch.setattr("llmzero_hpc.agents.llm.refusals._CONFIGURATION_SECONDS", 0.2)
+    monkeypatch.setattr("llmzero_hpc.agents.llm.gate.Patience.__init__.__defaults__", (0.01, 0.1, 2, 0.1, 0.2))
+    oracle, over, lasts = Oracle(), 0, False
+
+    def script(asked: Asked) -> Said:
+        nonlocal lasts
+        if lasts:
+            return OUTAGES[over][0]
+        content = oracle.reply(asked)
+        lasts = "Propose the next phase" in asked.text and over < len(OUTAGES)
+        return Said(content=content)
+
+    with scripted(script) as endpoint:
+        agents = {"fallback": "wait", "max_retries": 1, "timeout_seconds": 0.2}
+        oracle.directory = directory = created(
+            tmp_path / "search", quick(endpoint.url, 2 + len(OUTAGES), agents=agents)
+        )
+        deadline, finished = time.monotonic() + _PATIENCE_SECONDS, False
+        with Daemon(directory) as daemon:
+            while not finished:
+                assert time.monotonic() < deadline, (over, lasts, directory.read_tree())
+                outcome = daemon.tick()
+                finished = outcome.finished
+                waits = daemon.controller.tree[len(daemon.controller.tree) - 1].status is NodeStatus.PLANNED
+                if lasts and waits and OUTAGES[over][1] in outcome.waiting_for:
+                    over, lasts = over + 1, False
+                time.sleep(0.02)
+    tree = directory.read_tree()
+    assert over == len(OUTAGES)
+    assert authors(tree) == {"tiny"}, "nobody else proposed meanwhile"
+    for number, (_, words) in enumerate(OUTAGES, 1):
+        node = tree[number]
+        assert (node.status, node.stop) == (NodeStatus.COMPLETED, None)
+        assert [attempt.ending for attempt in node.attempts] == [Ending.COMPLETED], "its job was left alone"
+        assert node.last_step == node.first_step + 7
+        told = [call.folder / "failures.jsonl" for call in CallLog(directory).calls(number) if call.agent != "proposer"]
+        assert any(words in file.read_text() for file in told if file.exists()), "it was to be judged"
 
 
 def test_a_tick_by_cron_waits_for_the_answer(tmp_path: Path) -> None:
