@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import os
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -298,7 +299,22 @@ def _exit_codes() -> str:
         "# Exit codes\n\nWhat goes wrong is told on standard error in one line, `error: ...`, "
         "and often a second, `next: ...`.\n\n"
     )
-    return head + _table(("code", "meaning"), ((str(code), text) for code, text in sorted(known.items())))
+    transient = " and ".join(map(str, sorted(errors.INFRASTRUCTURE_EXIT_CODES)))
+    of_phases = (
+        ("0", "The last step is validated."),
+        (transient, "The infrastructure failed it: a disk, a machine, the network, a process that was killed."),
+        (str(os.EX_UNAVAILABLE), "So it did before the start: Ray did not come up on all machines."),
+        ("128 and a signal", "Somebody ended the job."),
+        ("any other", "The phase's own failure, for the error analyzer to repair."),
+    )
+    phases = (
+        "\n## Of a phase's job\n\nA trainer's command ends with the same codes, "
+        "after a line `error: ...` that `show N` repeats.\n\n" + _table(("code", "meaning"), of_phases) + "\n"
+        "What the infrastructure failed is tried again, from the phase's newest complete checkpoint: after a pause of\n"
+        "two ticks, and of twice as long after each further time in a row, up to half an hour. After `max_attempts`\n"
+        "in a row without a new checkpoint the phase has failed, and says why.\n"
+    )
+    return head + _table(("code", "meaning"), ((str(code), text) for code, text in sorted(known.items()))) + phases
 
 
 _CLASSES = {

@@ -6,7 +6,7 @@ line prints both and never a traceback. Anything else that escapes is a bug and 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class LLMZeroError(Exception):
@@ -89,3 +89,7 @@ class ChecksFailedError(LLMZeroError):
     """`doctor` found something that would stop a search."""
 
     exit_code = 13
+
+
+INFRASTRUCTURE_EXIT_CODES: Final = frozenset({StorageError.exit_code, ClusterError.exit_code})
+"""Of a trainer's command: a disk, a machine or a network failed it, so the same phase may succeed at another time."""

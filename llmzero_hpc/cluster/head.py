@@ -8,19 +8,20 @@ import signal
 import time
 import uuid
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING
 
 from llmzero_hpc.cluster.claim import is_superseded, take_claim
 from llmzero_hpc.cluster.command import TIME_LIMIT, Command
 from llmzero_hpc.cluster.head_file import BEAT_LOOKS, HeadFile
 from llmzero_hpc.cluster.job_environment import job_id, own_address, restart_count
+from llmzero_hpc.cluster.last_error import last_error
 from llmzero_hpc.cluster.processes import kill_stragglers
 from llmzero_hpc.cluster.ray_cluster import RayNode, create_token, ray_environment, wait_for_nodes
 from llmzero_hpc.cluster.reaper import reaped
 from llmzero_hpc.cluster.submitit_files import clear_unfinished
 from llmzero_hpc.cluster.time_left import seconds_left
 from llmzero_hpc.cluster.watch import looking
-from llmzero_hpc.errors import ClusterError, StorageError
+from llmzero_hpc.errors import INFRASTRUCTURE_EXIT_CODES, ClusterError, StorageError
 from llmzero_hpc.store.atomic import remove
 from llmzero_hpc.store.marker import Marker, write_marker
 from llmzero_hpc.store.phase_directory import AttemptDirectory
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from llmzero_hpc.cluster.phase_job import PhaseJob
+    from llmzero_hpc.store.marker import Outcome
 
     Requeue = Callable[[int, FrameType | None], object]
 
@@ -57,6 +59,9 @@ class Head:
         self._run = uuid.uuid4().hex
         self._command = Command(job.grace_seconds)
         self._superseded = False
+        self._fault = ""
+        """What the command has no part in and cannot go on without."""
+        self._needs_ray = False
         self._looks = 0
         self._head_file: HeadFile | None = None
         self._ray: RayNode | None = None
@@ -70,6 +75,7 @@ class Head:
         clear_unfinished(job_id(), rank=0)
         started_at, checkpoints = time.time(), self._checkpoints()
         with self._attempt.trainer_log.open("ab", buffering=0) as log:
+            log_start = log.tell()
             # On one's own machine the cluster finds a command that lost its phase job, and cancels it.
             reaper = reaped(self._run, self._job.directory) if job_id() else contextlib.nullcontext()
             with looking(self._job.watch_seconds, self._look), reaper:
@@ -80,16 +86,19 @@ class Head:
             if self._superseded:
                 return exit_code
             outcome = self._outcome(exit_code)
-            if self._command.stop_cause:
-                _note(log, f"ended: {self._command.stop_cause}")
+            if self._command.stop_cause or self._fault:
+                _note(log, f"ended: {self._command.stop_cause or self._fault}")
             if outcome == "terminated" and self._command.stop_cause == signal.SIGUSR2.name and callable(requeue):
                 if self._is_time_up() and self._checkpoints() <= checkpoints:
                     _note(log, "not queued again: no checkpoint was gained before the time limit")
                     outcome = "time_limit"
                 else:
                     self._ask_for_requeue(requeue, log)
-        marker = Marker(self._job.name, self._job.attempt, self._restart, started_at, time.time(), exit_code, outcome)
-        write_marker(self._attempt, marker)
+        problem = ""
+        if outcome in {"error", "infrastructure_error"}:
+            problem = self._fault or last_error(self._attempt.trainer_log, log_start)
+        run = (self._job.name, self._job.attempt, self._restart)
+        write_marker(self._attempt, Marker(*run, started_at, time.time(), exit_code, outcome, problem))
         self._let_the_others_leave()
         return exit_code
 
@@ -103,11 +112,15 @@ class Head:
             try:
                 environment = self._with_ray(environment)
             except (ClusterError, OSError) as error:
-                self._command.kill(str(error))
+                self._fault = str(error)
                 return os.EX_UNAVAILABLE
+        self._needs_ray = self._ray is not None
         exit_code = self._command.run(job.command, job.directory, environment, log, job.time_limit_seconds)
-        if exit_code and self._ray and job.nodes > 1 and not self._command.is_stopped():
-            self._look_for_lost_machines(environment)
+        self._needs_ray = False
+        if exit_code and self._ray and not self._command.is_stopped():
+            self._fault = self._ray.problem
+            if job.nodes > 1 and not self._fault:
+                self._look_for_lost_machines(environment)
         return exit_code
 
     def _with_ray(self, environment: Mapping[str, str]) -> dict[str, str]:
@@ -129,7 +142,7 @@ class Head:
             log, stopped = self._attempt.ray_log(0), self._command.is_stopped
             wait_for_nodes(environment, self._job.nodes, _LOST_SECONDS, log, stopped)
         except ClusterError as error:
-            self._command.kill(f"a machine was lost: {error.message}")
+            self._fault = f"a machine was lost: {error.message}"
 
     def _clear_up(self) -> None:
         """Leave nothing on this machine, and let the others do the same."""
@@ -149,13 +162,23 @@ class Head:
             # What it would save now might fall upon what the newer run writes.
             self._superseded = True
             self._command.kill("a newer run")
+        # Asked in this order: Ray is ended along with a command that has ended.
+        problem = self._ray.problem if self._ray else ""
+        if problem and self._needs_ray and not self._fault:
+            self._fault = problem
+            # A trainer may wait minutes, or for ever, for what was in it.
+            self._command.stop(problem)
 
-    def _outcome(self, exit_code: int) -> Literal["completed", "error", "time_limit", "terminated"]:
+    def _outcome(self, exit_code: int) -> Outcome:
         if exit_code == 0:
             return "completed"
         if self._command.stop_cause == TIME_LIMIT:
             return "time_limit"
-        return "terminated" if self._command.stop_cause or -exit_code in _SENT_BY_OTHERS else "error"
+        if self._fault and self._command.stop_cause in {"", self._fault}:
+            return "infrastructure_error"
+        if self._command.stop_cause or -exit_code in _SENT_BY_OTHERS:
+            return "terminated"
+        return "infrastructure_error" if exit_code in INFRASTRUCTURE_EXIT_CODES else "error"
 
     def _checkpoints(self) -> set[str]:
         if not self._job.progress:

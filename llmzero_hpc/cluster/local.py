@@ -217,7 +217,7 @@ def _ended(directory: Path, name: str) -> JobObservation | None:
     reason = f"exit code {marker.exit_code}"
     if marker.outcome == "completed":
         return JobObservation(JobState.COMPLETED, marker.started_at)
-    if marker.outcome == "error":
+    if marker.outcome in {"error", "infrastructure_error"}:
         return JobObservation(JobState.FAILED, marker.started_at, reason)
     if _cancel_file(directory, name).exists():
         return JobObservation(JobState.CANCELLED, marker.started_at, reason)

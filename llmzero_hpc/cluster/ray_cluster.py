@@ -96,6 +96,13 @@ class RayNode:
                 time.sleep(_POLL_SECONDS)
         raise ClusterError(f"Ray does not start on {socket.gethostname()}: {_last_line(self._log)}", f"see {self._log}")
 
+    @property
+    def problem(self) -> str:
+        """Why it serves no more, for people; empty while it does, or was not started."""
+        if self._process is None or self._process.poll() is None:
+            return ""
+        return f"Ray has ended on {socket.gethostname()}, see {self._log}"
+
     def remove(self) -> None:
         """End it, and clear away what it left on this machine."""
         if self._process is not None:

@@ -10,7 +10,7 @@ from llmzero_hpc.search.node import Attempt, Checkpoint, Ending, Node, NodeStatu
 from llmzero_hpc.store.marker import Marker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from llmzero_hpc.search.metrics import Series
     from llmzero_hpc.search.tree import Evaluation
@@ -52,6 +52,8 @@ _ENDING_BY_STATE = {
     JobState.PREEMPTED: Ending.PREEMPTED,
     JobState.NODE_FAILURE: Ending.NODE_FAILURE,
 }
+_ENDED_FROM_OUTSIDE = frozenset({JobState.CANCELLED, JobState.TIME_LIMIT, JobState.PREEMPTED, JobState.NODE_FAILURE})
+_LONGEST_PAUSE_SECONDS = 1800.0
 
 
 def advance_attempt(attempt: Attempt, report: JobReport, policy: Policy) -> Attempt:
@@ -65,7 +67,8 @@ def advance_attempt(attempt: Attempt, report: JobReport, policy: Policy) -> Atte
     if live:
         return replace(attempt, missing_since=None)
     if marker is not None and report.answered:
-        return _ended(attempt, _ending_of(marker, report.job), marker.ended_at, marker.exit_code, report, policy)
+        attempt = replace(attempt, exit_code=marker.exit_code, problem=marker.problem)
+        return _ended(attempt, _ending_of(marker, report.job), marker.ended_at, report, policy)
     if not report.answered:
         return attempt
     if attempt.missing_since is None:
@@ -73,7 +76,7 @@ def advance_attempt(attempt: Attempt, report: JobReport, policy: Policy) -> Atte
     if report.now - attempt.missing_since < policy.grace_seconds:
         return attempt
     ending = Ending.VANISHED if report.job is None else _ENDING_BY_STATE[report.job.state]
-    return _ended(attempt, ending, attempt.missing_since, None, report, policy)
+    return _ended(attempt, ending, attempt.missing_since, report, policy)
 
 
 def is_leftover(attempt: Attempt, report: JobReport, policy: Policy) -> bool:
@@ -118,6 +121,8 @@ def _ending_of(marker: Marker, job: JobObservation | None) -> Ending:
         return Ending.ERROR
     if marker.outcome == "time_limit":
         return Ending.TIME_LIMIT
+    if marker.outcome == "infrastructure_error" and (job is None or job.state not in _ENDED_FROM_OUTSIDE):
+        return Ending.INFRASTRUCTURE_ERROR
     return Ending.STOPPED if job is None else _ENDING_BY_STATE.get(job.state, Ending.STOPPED)
 
 
@@ -137,15 +142,11 @@ def _charged(attempt: Attempt, report: JobReport, marker: Marker | None, policy:
     return replace(attempt, started_at=started, device_seconds=max(attempt.device_seconds, cost))
 
 
-def _ended(
-    attempt: Attempt, ending: Ending, ended_at: float, exit_code: int | None, report: JobReport, policy: Policy
-) -> Attempt:
+def _ended(attempt: Attempt, ending: Ending, ended_at: float, report: JobReport, policy: Policy) -> Attempt:
     cost = attempt.device_seconds
     if attempt.started_at is not None:
         cost = attempt.earlier_device_seconds + max(0.0, ended_at - attempt.started_at) * policy.devices
-    over = replace(
-        attempt, ending=ending, ended_at=ended_at, exit_code=exit_code, device_seconds=cost, missing_since=None
-    )
+    over = replace(attempt, ending=ending, ended_at=ended_at, device_seconds=cost, missing_since=None)
     return settled_charge(over, report.job.charge if report.job else None)
 
 
@@ -182,11 +183,10 @@ def advance_node(node: Node, attempt: Attempt, policy: Policy, *, hold: bool) ->
     if attempt.ending is Ending.COMPLETED:
         return replace(node, status=NodeStatus.COMPLETED)
     if attempt.ending is Ending.ERROR:
-        return replace(node, status=NodeStatus.FAILED, problem=f"the trainer exited with code {attempt.exit_code}")
+        return replace(node, status=NodeStatus.FAILED, problem=_explained("the trainer exited", attempt))
     fruitless = attempts_without_progress(node)
     if fruitless >= policy.max_attempts:
-        ending = attempt.ending.value if attempt.ending else ""
-        problem = f"{fruitless} attempts in a row gained no checkpoint; the last ended as {ending}"
+        problem = f"{fruitless} attempts in a row gained no checkpoint; the last ended as {ending_text(attempt)}"
         return replace(node, status=NodeStatus.FAILED, problem=problem)
     return replace(node, status=NodeStatus.PROPOSED)
 
@@ -201,10 +201,38 @@ def advance_evaluation(
     if attempt.ending is Ending.COMPLETED:
         return replace(evaluation, problem="the evaluation ended without a result")
     if attempt.ending is Ending.ERROR:
-        return replace(evaluation, problem=f"the evaluation exited with code {attempt.exit_code}")
+        return replace(evaluation, problem=_explained("the evaluation exited", attempt))
     if attempt.is_over and attempt.number >= policy.max_attempts:
-        return replace(evaluation, problem=f"{attempt.number} attempts ended without a result")
+        problem = f"{attempt.number} attempts ended without a result; the last ended as {ending_text(attempt)}"
+        return replace(evaluation, problem=problem)
     return evaluation
+
+
+def retry_at(attempts: Sequence[Attempt], pause_seconds: float) -> float:
+    """When the next attempt may be submitted, seconds since the epoch.
+
+    At once, but for errors of the infrastructure: `pause_seconds` after the first, twice as long after each further one
+    in a row that left the phase where it was.
+    """
+    errors = 0
+    for attempt in reversed(attempts):
+        if attempt.ending is not Ending.INFRASTRUCTURE_ERROR or attempt.resumed_step != attempts[-1].resumed_step:
+            break
+        errors += 1
+    if not errors:
+        return 0.0
+    return (attempts[-1].ended_at or 0.0) + min(pause_seconds * 2.0 ** min(errors - 1, 16), _LONGEST_PAUSE_SECONDS)
+
+
+def ending_text(attempt: Attempt) -> str:
+    """How an attempt ended, for people."""
+    ending = attempt.ending.value.replace("_", " ") if attempt.ending else ""
+    return f"{ending}: {attempt.problem}" if attempt.problem else ending
+
+
+def _explained(what: str, attempt: Attempt) -> str:
+    exited = f"{what} with code {attempt.exit_code}"
+    return f"{exited}: {attempt.problem}" if attempt.problem else exited
 
 
 def attempts_without_progress(node: Node) -> int:

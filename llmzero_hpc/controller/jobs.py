@@ -13,7 +13,9 @@ from llmzero_hpc.controller.advance import (
     Policy,
     advance_attempt,
     advance_node,
+    ending_text,
     is_leftover,
+    retry_at,
     settled_charge,
     with_progress,
 )
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from llmzero_hpc.store.phase_directory import PhaseDirectory
 
 _LONGEST_RETRY_SECONDS = 1800.0
+_RETRY_TICKS = 2
+"""Between an error of the infrastructure and the next attempt, at first."""
+_CANNOT_RUN_AGAIN = frozenset({Ending.COMPLETED, Ending.ERROR, Ending.INFRASTRUCTURE_ERROR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +112,17 @@ class Jobs:
         """Whether it is time to try this attempt, and the job of the one before can certainly not run again."""
         if self._state.clock() < self._retries.get(attempt.name, (0, 0.0))[1]:
             return False
-        lost = earlier[-1] if earlier and earlier[-1].ending not in {Ending.COMPLETED, Ending.ERROR} else None
+        lost = earlier[-1] if earlier and earlier[-1].ending not in _CANNOT_RUN_AGAIN else None
         # The cluster may think of requeueing what looked lost.
         return lost is None or lost.job is None or self._ask(partial(self._cluster.cancel, lost.job))
+
+    def is_resting(self, attempts: tuple[Attempt, ...]) -> bool:
+        """Whether an error of the infrastructure is too fresh for the next attempt."""
+        left = retry_at(attempts, _RETRY_TICKS * self._tick_seconds) - self._state.clock()
+        if left <= 0:
+            return False
+        self._words[attempts[-1].name] = f"next attempt in {left:.0f} s, after {ending_text(attempts[-1])}"
+        return True
 
     def was_tried(self, attempt: Attempt) -> None:
         """Wait longer after each refusal."""
@@ -218,9 +231,9 @@ class Jobs:
         before = self._state.tree
         self._state.put(*nodes)
         for node in nodes:
-            ending = node.attempt.ending if node.attempt else None
-            if node.status is NodeStatus.PROPOSED and ending:
-                self._state.say("phase", f"attempt ended as {ending.value}; the phase goes on in another", node.id)
+            attempt = node.attempt
+            if node.status is NodeStatus.PROPOSED and attempt and attempt.is_over:
+                self._state.say("phase", f"goes on in another attempt after {ending_text(attempt)}", node.id)
             elif node.status is NodeStatus.RUNNING and before[node.id].status is not NodeStatus.RUNNING:
                 self._state.say("phase", "running", node.id)
 

@@ -45,6 +45,8 @@ class Scoring:
             evaluation = Evaluation(CheckpointReference(best.id, best.best.step), Split.TEST.value)
         if evaluation is None or (evaluation.attempts and not evaluation.attempts[-1].is_over):
             return
+        if self._jobs.is_resting(evaluation.attempts):
+            return
         if allowance == 0:
             self._put(replace(evaluation, problem="the compute budget does not cover it"))
             return

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llmzero_hpc.trainers.base import Trainer
 
 
-_LOST_ITS_HOSTS = frozenset({Ending.NODE_FAILURE, Ending.VANISHED})
+_LOST_ITS_HOSTS = frozenset({Ending.NODE_FAILURE, Ending.VANISHED, Ending.INFRASTRUCTURE_ERROR})
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,8 @@ class Controller:
         for proposed in self.tree.active():
             if proposed.status is not NodeStatus.PROPOSED or proposed.cancel_requested:
                 continue
+            if self._jobs.is_resting(proposed.attempts):
+                continue
             submitted = sum(1 for node in self.tree.active() if node.attempt and not node.attempt.is_over)
             allowance = self._jobs.allowance(self.account(), self._config.max_parallel_phases - submitted)
             if allowance != 0:

@@ -55,6 +55,8 @@ class Ending(StrEnum):
     NODE_FAILURE = "node_failure"
     LAUNCH_FAILURE = "launch_failure"
     """The cluster refused it or it died before the trainer started."""
+    INFRASTRUCTURE_ERROR = "infrastructure_error"
+    """The trainer, or the job around it, says that a machine, the network or a disk failed it."""
     VANISHED = "vanished"
     """The job is gone without a word: killed from outside, a reboot."""
 
@@ -123,6 +125,8 @@ class Attempt:
     """`device_seconds` is the cluster's own final figure, not this program's estimate."""
     recalled: bool = False
     """Its job was cancelled because a person stopped the search with its jobs: that says nothing of the phase."""
+    problem: str = ""
+    """Why it failed in its own job's words, one line; empty where that said nothing."""
 
     @property
     def is_over(self) -> bool:

@@ -11,6 +11,8 @@ from llmzero_hpc.store.records import decoded, encoded
 if TYPE_CHECKING:
     from llmzero_hpc.store.phase_directory import AttemptDirectory
 
+Outcome = Literal["completed", "error", "infrastructure_error", "time_limit", "terminated"]
+
 
 @dataclass(frozen=True, slots=True)
 class Marker:
@@ -22,8 +24,10 @@ class Marker:
         restart: requeues of that submission before this run.
         started_at, ended_at: seconds since the epoch.
         exit_code: of the trainer.
-        outcome: `completed`, `error` (the trainer's own), `time_limit` (its time was up, and another run of the same
-            job is not worth its while), or `terminated` (somebody ended it).
+        outcome: `completed`, `error` (the trainer's own), `infrastructure_error` (a machine, the network or a disk
+            failed it), `time_limit` (its time was up, and another run of the same job is not worth its while), or
+            `terminated` (somebody ended it).
+        problem: why it failed, one line; empty where nobody said.
     """
 
     name: str
@@ -32,7 +36,8 @@ class Marker:
     started_at: float
     ended_at: float
     exit_code: int
-    outcome: Literal["completed", "error", "time_limit", "terminated"]
+    outcome: Outcome
+    problem: str = ""
 
 
 def read_marker(attempt: AttemptDirectory) -> Marker | None:

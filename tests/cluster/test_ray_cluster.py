@@ -159,7 +159,7 @@ def test_the_trainer_sees_that_a_machine_is_lost_and_nothing_outlives_the_job(
     marker = marker_of(job.wanted)
     assert marker is not None
     # Not the strategy's failure.
-    assert (marker.exit_code, marker.outcome) == (4, "terminated")
+    assert (marker.exit_code, marker.outcome) == (4, "infrastructure_error")
     assert "a machine was lost: Ray has 1 of 2" in log_of(job.wanted)
 
 
@@ -172,7 +172,7 @@ def test_a_machine_that_does_not_join_is_told_in_one_line(tmp_path: Path, short:
     assert "[phase job] ended: Ray has 1 of 2 machines after 1 seconds: " in log_of(wanted)
     marker = marker_of(wanted)
     assert marker is not None
-    assert marker.outcome == "terminated"
+    assert marker.outcome == "infrastructure_error"
     assert not list(short.glob("lz-*"))
 
 

@@ -227,7 +227,7 @@ class World:
                 if step == spec.last_step:
                     return
 
-    def end(self, job: MemoryJob, outcome: str = "completed", exit_code: int = 0) -> None:
+    def end(self, job: MemoryJob, outcome: str = "completed", exit_code: int = 0, problem: str = "") -> None:
         """The job writes its marker and is gone from the cluster's live list."""
         if job.started_at is None:
             job.started_at = self.clock.now
@@ -242,6 +242,7 @@ class World:
             ended_at=self.clock.now,
             exit_code=exit_code,
             outcome=outcome,
+            problem=problem,
         )
         write_marker(AttemptDirectory(job.request.directory), marker)
         job.state = JobState.COMPLETED if exit_code == 0 else JobState.FAILED

@@ -33,7 +33,7 @@ def main() -> int:
         result = evaluation(spec)
         write_json(spec.result, asdict(result))
     except LLMZeroError as error:
-        say(f"{error.message}\n{error.next_step}".strip())
+        say(f"error: {error.message}\n{error.next_step}".strip())
         return error.exit_code
     say(f"SIMULATED {spec.split} score {result.score:.4f}")
     return 0

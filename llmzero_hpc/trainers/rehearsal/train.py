@@ -113,7 +113,7 @@ def main() -> int:
     try:
         return run(read_phase(Path(sys.argv[1])), Path(sys.argv[2]))
     except LLMZeroError as error:
-        say(f"{error.message}\n{error.next_step}".strip())
+        say(f"error: {error.message}\n{error.next_step}".strip())
         return error.exit_code
 
 
