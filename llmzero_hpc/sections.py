@@ -61,7 +61,7 @@ class Hardware(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the base model; the adapter is float32. `auto` is `bfloat16` on GPUs and `float32` on a CPU."""
     vllm: bool = False
-    """Generate rollouts with vLLM, colocated on the training GPUs."""
+    """Generate rollouts with vLLM, beside the training; verl does so on GPUs in any case."""
     vllm_memory_utilization: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of GPU memory that vLLM takes; None is 0.4 with trl, and what training leaves, up to 0.7, with verl."""
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None

@@ -25,16 +25,12 @@ _ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
         "RAY_DEDUP_LOGS": "0",
         "TOKENIZERS_PARALLELISM": "false",
         "TRL_EXPERIMENTAL_SILENCE": "1",
+        "VLLM_DO_NOT_TRACK": "1",
+        "VLLM_NO_USAGE_STATS": "1",
         "WANDB_MODE": "disabled",
     }
 )
-_GPU_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "VERL_USE_EXTERNAL_MODULES": _PLUGIN,
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_DO_NOT_TRACK": "1",
-    }
-)
+_GPU_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType({"VERL_USE_EXTERNAL_MODULES": _PLUGIN})
 _CPU_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
     {
         "VERL_USE_EXTERNAL_MODULES": f"{_PLUGIN},{_CPU_PLATFORM}",
@@ -48,6 +44,9 @@ _CPU_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
         "LLMZERO_RAY_CPUS": "32",
         # Ray would end processes of a job when others have filled the machine's memory.
         "RAY_memory_monitor_refresh_ms": "0",
+        # vLLM would take half of the memory, and the same cores for each of its servers.
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from llmzero_hpc.errors import ConfigurationError
@@ -21,6 +22,7 @@ from llmzero_hpc.trainers.verl.overrides import ACTOR, MODEL, REFERENCE, ROLLOUT
 from llmzero_hpc.trainers.verl.placement import Placement, longest_prompt, placed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from llmzero_hpc.sections import Hardware, TaskConfig
@@ -34,7 +36,20 @@ TRAINING_LOOP: Final = "training"
 VALIDATION_LOOP: Final = "validation"
 """Names of the agent loops in `Layout.agent_loops`; the rows say which is theirs."""
 CPU_ROLLOUT_NAME: Final = "transformers_cpu"
-CPU_ROLLOUT_MODULE: Final = "llmzero_hpc.trainers.verl.cpu.rollout"
+_CPU_TRANSFORMERS: Final[Mapping[str, Value]] = MappingProxyType(
+    {
+        f"{ROLLOUT}.name": CPU_ROLLOUT_NAME,
+        # So it is imported in every process that builds the model's configuration.
+        f"{MODEL}.external_lib": "llmzero_hpc.trainers.verl.cpu.rollout",
+    }
+)
+_CPU_VLLM: Final[Mapping[str, Value]] = MappingProxyType(
+    {
+        f"{ROLLOUT}.name": "vllm",
+        f"{ROLLOUT}.enforce_eager": True,
+        f"+{ROLLOUT}.enable_sleep_mode": False,
+    }
+)
 
 
 def rendered(spec: PhaseSpec, place: Layout) -> list[str]:
@@ -230,17 +245,14 @@ def _gpu(placement: Placement) -> Settings:
 
 
 def _cpu(hardware: Hardware) -> Settings:
-    """One process on each machine, with the rollouts of `cpu.rollout`; `cpu.platform` is loaded by the environment."""
+    """One process on each machine; `cpu.platform` is loaded by the environment."""
     return {
         "trainer.device": "cpu",
-        # So is the import of the rollouts, in every process that builds the model's configuration.
-        f"{MODEL}.external_lib": CPU_ROLLOUT_MODULE,
         f"+{MODEL}.override_config.attn_implementation": "sdpa",
         f"{MODEL}.use_remove_padding": False,
         f"{MODEL}.enable_gradient_checkpointing": hardware.gradient_checkpointing,
         f"{ACTOR}.use_torch_compile": False,
         f"{ACTOR}.fsdp_config.use_torch_compile": False,
-        f"{ROLLOUT}.name": CPU_ROLLOUT_NAME,
         f"{ROLLOUT}.tensor_model_parallel_size": 1,
         f"{ROLLOUT}.free_cache_engine": False,
         f"{ROLLOUT}.agent.num_workers": 1,
@@ -249,6 +261,7 @@ def _cpu(hardware: Hardware) -> Settings:
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
         "trainer.v1.sampler.custom_sampler.path": "pkg://llmzero_hpc.trainers.verl.cpu.replay",
         "trainer.v1.sampler.custom_sampler.name": "QuickReplay",
+        **(_CPU_VLLM if hardware.vllm else _CPU_TRANSFORMERS),
     }
 
 

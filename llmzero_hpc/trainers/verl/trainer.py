@@ -31,14 +31,14 @@ _HEADS: Final = frozenset({"lm_head", "embed_tokens"})
 
 
 class VerlTrainer(Trainer):
-    """GRPO by VeRL 0.9.1: LoRA, FSDP2 and vLLM on the GPUs of any number of machines, or CPUs with transformers."""
+    """GRPO by VeRL 0.9.1: LoRA, FSDP2 and vLLM on the GPUs of any number of machines, or on their CPUs."""
 
     name: ClassVar[str] = "verl"
 
     def check(self, config: SearchConfig) -> None:
         """See the base class. Loads tokenizer and rows, and lets VeRL itself read what a first phase would be told."""
         _check_hardware(config.hardware)
-        pins.check_installed(gpu=uses_cuda(config.hardware))
+        pins.check_installed(gpu=uses_cuda(config.hardware), vllm=config.hardware.vllm)
         resolve_model(config.model)
         if found := self.problems(config, config.configuration):
             raise ConfigurationError("configuration." + found[0])
@@ -54,7 +54,8 @@ class VerlTrainer(Trainer):
         if found:
             return found
         hardware = config.hardware
-        if uses_cuda(hardware) and configuration.lora_rank > _LONGEST_LORA_RANK:
+        uses_vllm = uses_cuda(hardware) or hardware.vllm
+        if uses_vllm and configuration.lora_rank > _LONGEST_LORA_RANK:
             return [f"lora_rank: {configuration.lora_rank} is above {_LONGEST_LORA_RANK}, the highest that vLLM takes"]
         limit = max(configuration.max_response_length, config.validation_max_response_length(configuration))
         prompt = longest_prompt(config.task)

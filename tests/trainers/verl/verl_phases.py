@@ -39,8 +39,11 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None):
 """
 
 
-def build_model(folder: Path) -> Path:
-    """A Qwen2 of two narrow layers with a tokenizer of single bytes, which is what transformers expects of Qwen2."""
+def build_model(folder: Path, width: int = 32) -> Path:
+    """A Qwen2 of two narrow layers with a tokenizer of single bytes, which is what transformers expects of Qwen2.
+
+    vLLM on a CPU takes widths from 64 on: heads may not be narrower than 32.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -64,7 +67,7 @@ def build_model(folder: Path) -> Path:
     torch.manual_seed(0)
     shape = Qwen2Config(
         vocab_size=len(vocabulary),
-        hidden_size=32,
+        hidden_size=width,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
