@@ -14,7 +14,7 @@ from llmzero_hpc.store.phase_directory import AttemptDirectory
 from llmzero_hpc.tasks.registry import load_task
 from llmzero_hpc.trainers.specification import read_evaluation
 from llmzero_hpc.trainers.verl.child import Child
-from llmzero_hpc.trainers.verl.errors import failure
+from llmzero_hpc.trainers.verl.errors import failed_run
 from llmzero_hpc.trainers.verl.inputs import write_evaluation_inputs
 from llmzero_hpc.trainers.verl.layout import Layout
 from llmzero_hpc.trainers.verl.log import LogReader
@@ -60,7 +60,7 @@ def evaluate(spec: EvaluationSpec, attempt: AttemptDirectory) -> EvaluationResul
 
     exit_code = Child(rendered_evaluation(spec, place), spec.hardware).run(look)
     if not results:
-        raise failure(exit_code, attempt.trainer_log)
+        raise failed_run(exit_code, attempt.trainer_log)
     return results[-1]
 
 

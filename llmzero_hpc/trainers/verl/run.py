@@ -14,7 +14,7 @@ from llmzero_hpc.store.metrics_log import MetricsWriter
 from llmzero_hpc.store.phase_directory import AttemptDirectory, PhaseDirectory
 from llmzero_hpc.trainers.specification import read_phase
 from llmzero_hpc.trainers.verl.child import Child, Stopped
-from llmzero_hpc.trainers.verl.errors import failure
+from llmzero_hpc.trainers.verl.errors import failed_run
 from llmzero_hpc.trainers.verl.hydra_text import assignment
 from llmzero_hpc.trainers.verl.inputs import write_phase_inputs
 from llmzero_hpc.trainers.verl.layout import Layout
@@ -37,13 +37,14 @@ def main(arguments: list[str]) -> int:
 
 
 def reported(action: Callable[[], None]) -> int:
-    """The exit code of an action, after its error has been told on stderr."""
+    """The exit code of an action, after its error has been told on stderr: the proofs, what it is, what can be done."""
     try:
         action()
     except Stopped:
         return STOPPED_EXIT_CODE
     except LLMZeroError as error:
-        print(f"error: {error.message}", error.next_step, sep="\n", file=sys.stderr, flush=True)  # noqa: T201 - the job's log
+        lines = (*getattr(error, "__notes__", ()), f"error: {error.message}", error.next_step)
+        print(*lines, sep="\n", file=sys.stderr, flush=True)  # noqa: T201 - the job's log
         return error.exit_code
     return 0
 
@@ -80,7 +81,7 @@ def train(spec: PhaseSpec, attempt: AttemptDirectory) -> None:
 
     exit_code = Child(overrides, spec.hardware).run(look)
     if not mirror.is_complete:
-        raise failure(exit_code, attempt.trainer_log)
+        raise failed_run(exit_code, attempt.trainer_log)
 
 
 def check_mistake(place: Layout) -> None:
