@@ -14,7 +14,15 @@ from pydantic import BeforeValidator, Field, model_validator
 from llmzero_hpc.mistakes import Mistake, closest
 from llmzero_hpc.search.configuration import Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
-from llmzero_hpc.search.methods import IndependentTrials, Method, Population, Schedule, TreeSearch
+from llmzero_hpc.search.methods import (
+    GreedyChain,
+    IndependentTrials,
+    Method,
+    OwnChoice,
+    Population,
+    Schedule,
+    TreeSearch,
+)
 from llmzero_hpc.sections import EarlyStop, Section
 
 if TYPE_CHECKING:
@@ -107,10 +115,12 @@ class LLMZeroMethod(MethodSection):
     source: ClassVar[str] = "the paper, sections 3 and D"
     kind: Literal["llmzero"] = "llmzero"
     """Chosen by this name."""
+    tree: bool = True
+    """False is an ablation: each phase continues the best one so far, and nothing begins from scratch again."""
 
     def growth(self, rules: Rules) -> Method:
-        """Tree search."""
-        return TreeSearch(rules)
+        """Tree search, or a greedy chain."""
+        return TreeSearch(rules) if self.tree else GreedyChain(rules)
 
     def judging(self, own: EarlyStop) -> EarlyStop:
         """As `early_stop` says."""
@@ -291,6 +301,24 @@ class PbtMethod(_Sampled):
         return Population(self.population)
 
 
+class SkillAgentMethod(MethodSection):
+    """A language model that plans by itself: eight skills as tools, one conversation that keeps growing, no tree."""
+
+    title: ClassVar[str] = "Skill agent"
+    adaptive: ClassVar[bool] = True
+    source: ClassVar[str] = "the paper, appendices B.2 and B.7"
+    kind: Literal["skill_agent"]
+    """Chosen by this name."""
+
+    def growth(self, rules: Rules) -> Method:  # noqa: ARG002 - contract
+        """As the model chooses."""
+        return OwnChoice()
+
+    def judging(self, own: EarlyStop) -> EarlyStop:
+        """It looks at running phases as often as `early_stop` says."""
+        return own
+
+
 def _named(value: Any) -> Any:
     """`method: random` is short for `method: {kind: random}`."""
     return {"kind": value} if isinstance(value, str) else value
@@ -306,6 +334,7 @@ METHODS: tuple[type[MethodSection], ...] = (
     TpeMethod,
     AshaMethod,
     PbtMethod,
+    SkillAgentMethod,
 )
 MethodConfig = Annotated[
     Annotated[
@@ -317,7 +346,8 @@ MethodConfig = Annotated[
         | TransferMethod
         | TpeMethod
         | AshaMethod
-        | PbtMethod,
+        | PbtMethod
+        | SkillAgentMethod,
         Field(discriminator="kind"),
     ],
     BeforeValidator(_named),

@@ -51,6 +51,10 @@ class ProposalRequest:
     """The strategy that ends with the parent, phase by phase."""
     child: int | None = None
     """Id of the planned node, whose folder keeps what was asked and answered; None: the parent's folder does."""
+    history: tuple[tuple[Node, Series], ...] = ()
+    """Every phase so far with its own rows, where the answer says itself what it continues; else none."""
+    log_tail: str = ""
+    """Beside `history`: the end of the newest phase's log where that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ class Proposal:
     configuration: Configuration
     resume_step: int | None
     rationale: Rationale
+    resume_node: int | None = None
+    """Whose step that is, for requests with a `history` (None from scratch); for others it is the parent's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,18 @@ class AgentUnavailableError(AgentError):
         self.retry_seconds = retry_seconds
 
 
+class WorkDoneError(AgentError):
+    """An agent that chooses for itself what to continue wants no further phase: the search is over.
+
+    Attributes:
+        rationale: why, and what it says of its work.
+    """
+
+    def __init__(self, rationale: Rationale) -> None:
+        super().__init__(rationale.diagnosis)
+        self.rationale = rationale
+
+
 class Agents(ABC):
     """Those who decide between and beside the jobs.
 
@@ -150,7 +168,11 @@ class Agents(ABC):
 
     @abstractmethod
     def propose(self, request: ProposalRequest) -> Proposal:
-        """The next phase. The controller checks the answer (bounds, fixed parameters, checkpoint, trainer)."""
+        """The next phase. The controller checks the answer (bounds, fixed parameters, checkpoint, trainer).
+
+        Raises:
+            WorkDoneError: there is to be none; only for requests with a `history`.
+        """
 
     @abstractmethod
     def judge(self, request: StopRequest) -> StopAnswer:

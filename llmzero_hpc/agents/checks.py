@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from llmzero_hpc.agents.base import FailureRequest, Proposal, ProposalRequest, Repair
     from llmzero_hpc.search.configuration import Configuration
+    from llmzero_hpc.search.node import Node
 
 
 def proposal_problems(
@@ -18,16 +19,22 @@ def proposal_problems(
 ) -> list[str]:
     """Why an answer cannot be used; empty when it can."""
     problems = proposal.configuration.problems(request.bounds)
-    parent = request.parent.configuration
-    if request.kind is TransitionKind.SCRATCH:
+    source: Node | None = None if request.kind is TransitionKind.SCRATCH else request.parent
+    checkpoints = request.checkpoints
+    if request.history and proposal.resume_node is not None:
+        source = next((node for node, _ in request.history if node.id == proposal.resume_node), None)
+        if source is None:
+            return [f"there is no node {proposal.resume_node}"]
+        checkpoints = source.checkpoints
+    if source is None:
         if proposal.resume_step is not None:
             problems.append("a scratch phase resumes from no checkpoint")
     else:
-        steps = {point.step for point in request.checkpoints}
-        if proposal.resume_step not in steps:
-            problems.append(f"step {proposal.resume_step} is not a checkpoint of node {request.parent.id}")
-        if parent is not None:
-            problems.extend(f"{name} is fixed in a strategy" for name in parent.fixed_changes(proposal.configuration))
+        if proposal.resume_step not in {point.step for point in checkpoints}:
+            problems.append(f"step {proposal.resume_step} is not a checkpoint of node {source.id}")
+        if source.configuration is not None:
+            changes = source.configuration.fixed_changes(proposal.configuration)
+            problems.extend(f"{name} is fixed in a strategy" for name in changes)
     return problems or trainer_problems(proposal.configuration)
 
 

@@ -51,27 +51,17 @@ def make_agents(config: SearchConfig, directory: SearchDirectory) -> Agents:
         ConfigurationError, MissingDependencyError: as `check_agents`.
         StorageError: what was spent so far cannot be read.
     """
-    settings = config.agents
-    if not isinstance(settings, LanguageModelAgents):
+    if not isinstance(config.agents, LanguageModelAgents):
         return Playbook()
     check_agents(config)
     from llmzero_hpc.agents.llm.agents import LanguageModel
     from llmzero_hpc.agents.llm.calls import Calls
-    from llmzero_hpc.agents.llm.client import Client
-    from llmzero_hpc.agents.llm.ledger import Ledger
-    from llmzero_hpc.agents.llm.secret import read_key
-    from llmzero_hpc.agents.llm.serve import ServedClient
-    from llmzero_hpc.store.agent_calls import CallLog
-    from llmzero_hpc.store.server_directory import ServerDirectory
+    from llmzero_hpc.agents.llm.parts import ModelParts
     from llmzero_hpc.trainers.registry import make_trainer
 
-    server = ServerDirectory.of(directory)
-    served = None if server is None else ServedClient(settings, server)
-    key = read_key(settings.api_key_env, settings.api_key_file) if served is None else served.key
-    log = CallLog(directory)
-    ledger = Ledger(settings, config.budget.api_dollars, log.spending())
-    calls = Calls(settings, served or Client(settings, key), log, ledger, key)
+    parts = ModelParts.of(directory, config.agents)
+    calls = Calls(parts.settings, parts.client, parts.log, parts.ledger, parts.key)
     trainer = make_trainer(config.trainer)
     return LanguageModel(
-        settings, calls, ledger, Playbook(), lambda configuration: trainer.problems(config, configuration)
+        parts.settings, calls, parts.ledger, Playbook(), lambda configuration: trainer.problems(config, configuration)
     )

@@ -9,6 +9,7 @@ from llmzero_hpc.agents.base import Proposal
 from llmzero_hpc.baselines.population import PopulationTraining
 from llmzero_hpc.baselines.schedules import FixedStrategy, guidebook_phases
 from llmzero_hpc.baselines.static import Grid, Practitioner, RandomSearch
+from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.method_sections import (
     AshaMethod,
     GridMethod,
@@ -16,10 +17,12 @@ from llmzero_hpc.method_sections import (
     LLMZeroMethod,
     PbtMethod,
     RandomMethod,
+    SkillAgentMethod,
     TpeMethod,
     TransferMethod,
 )
 from llmzero_hpc.search.node import Rationale
+from llmzero_hpc.sections import LanguageModelAgents
 from llmzero_hpc.trainers.registry import make_trainer
 
 if TYPE_CHECKING:
@@ -31,11 +34,13 @@ if TYPE_CHECKING:
 
 
 def make_agents(config: SearchConfig, directory: SearchDirectory) -> Agents:
-    """Those who decide in this search; LLMZero's agents keep their calls in its folder.
+    """Those who decide in this search; language models keep their calls in its folder.
 
     Raises:
         ConfigurationError, MissingDependencyError, StorageError: as `agents.registry.make_agents`.
     """
+    if isinstance(config.method, SkillAgentMethod):
+        return _skill_agent(config, directory)
     return _baseline(config) or agents.make_agents(config, directory)
 
 
@@ -47,10 +52,12 @@ def check_method(config: SearchConfig) -> None:
         MissingDependencyError: an extra of this package is not installed.
     """
     baseline = _baseline(config)
-    if baseline is None:
-        agents.check_agents(config)
-    else:
+    if baseline is not None:
         baseline.check()
+        return
+    if isinstance(config.method, SkillAgentMethod):
+        _settings_of_skill_agent(config)
+    agents.check_agents(config)
 
 
 def first_proposal(config: SearchConfig, seed: int) -> Proposal:
@@ -81,10 +88,38 @@ def with_strategy(config: SearchConfig) -> SearchConfig:
     return config.model_copy(update={"method": method.model_copy(update={"phases": phases})})
 
 
+def _settings_of_skill_agent(config: SearchConfig) -> LanguageModelAgents:
+    if not isinstance(config.agents, LanguageModelAgents):
+        raise ConfigurationError(
+            "method skill_agent needs a language model, and agents has none",
+            "set agents.base_url and agents.model; docs/endpoints.md says what an endpoint must be able to do",
+        )
+    if config.max_parallel_phases > 1:
+        raise ConfigurationError(
+            "method skill_agent has one conversation, so one phase at a time", "set max_parallel_phases to 1"
+        )
+    return config.agents
+
+
+def _skill_agent(config: SearchConfig, directory: SearchDirectory) -> Agents:
+    settings = _settings_of_skill_agent(config)
+    agents.check_agents(config)
+    from llmzero_hpc.agents.llm.parts import ModelParts
+    from llmzero_hpc.baselines.skills.agent import SkillAgent
+
+    trainer = make_trainer(config.trainer)
+    return SkillAgent(
+        config,
+        ModelParts.of(directory, settings),
+        directory.record.train_rows,
+        lambda configuration: trainer.problems(config, configuration),
+    )
+
+
 def _baseline(config: SearchConfig) -> Baseline | None:
-    """The baseline of a search; None for LLMZero itself."""
+    """The baseline of a search; None where language models or the playbook decide."""
     method = config.method
-    if isinstance(method, LLMZeroMethod):
+    if isinstance(method, LLMZeroMethod | SkillAgentMethod):
         return None
     trainer = make_trainer(config.trainer)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llmzero_hpc.agents.base import Proposal, Repair, StopAnswer
+from llmzero_hpc.agents.base import Proposal, Repair, StopAnswer, WorkDoneError
 from llmzero_hpc.agents.checks import proposal_problems, repair_problems
 from llmzero_hpc.controller import questions as q
 from llmzero_hpc.controller.desk import Question, QuestionKind
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llmzero_hpc.controller.state import SearchState
     from llmzero_hpc.search.budget import Account
     from llmzero_hpc.search.configuration import Configuration
+    from llmzero_hpc.search.tree import Tree
 
 
 class Counsel:
@@ -87,12 +88,19 @@ class Counsel:
                     failure = self._questions.failure(tree, node, log, marker)
                     desk.ask(Question(QuestionKind.REPAIR, node.id), partial(agents.repair, failure))
                 else:
-                    proposal = self._questions.proposal(tree, node, self._account().iterations_left)
+                    left = self._account().iterations_left
+                    proposal = self._questions.proposal(tree, node, left, self._log_of_failure(tree))
                     desk.ask(Question(QuestionKind.PROPOSE, node.id), partial(agents.propose, proposal))
                 continue
             step = self._judging.due(node, now) if self._can_be_judged(node) else None
             if step is not None and (stop := self._questions.stop(tree, node, step)) is not None:
                 desk.ask(Question(QuestionKind.JUDGE, node.id, step), partial(agents.judge, stop))
+
+    def _log_of_failure(self, tree: Tree) -> str:
+        """For those who repair nothing, but choose what comes after a failure."""
+        newest = next((node for node in reversed(tree.nodes) if node.status.is_final), None)
+        is_failure = newest is not None and newest.status is NodeStatus.FAILED
+        return self._progress.log_tail(newest.id) if newest and is_failure and self._config.growth.leaves_choice else ""
 
     def _take_judgement(self, node: Node, step: int, answer: Answer, now: float) -> None:
         node = replace(node, judged_step=step, judged_at=now)
@@ -113,6 +121,10 @@ class Counsel:
         self._accept(q.with_repair(node, failure, repair, self._train_rows))
 
     def _take_proposal(self, node: Node, answer: Answer) -> None:
+        if isinstance(answer.error, WorkDoneError):
+            done = replace(node, status=NodeStatus.CANCELLED, rationale=answer.error.rationale)
+            self._state.settle(replace(done, problem="its agent has ended its work"))
+            return
         request = self._questions.proposal(self._state.tree, node, self._account().iterations_left)
         proposal = answer.value
         problems = (

@@ -61,8 +61,11 @@ class Questions:
         self._train_rows = train_rows
         self._series_of = series_of
 
-    def proposal(self, tree: Tree, node: Node, iterations_left: int) -> ProposalRequest:
-        """What the proposer is asked for a planned node of kind scratch or evolve."""
+    def proposal(self, tree: Tree, node: Node, iterations_left: int, log_tail: str = "") -> ProposalRequest:
+        """What the proposer is asked for a planned node of kind scratch or evolve.
+
+        `log_tail` is of the newest phase that ended; it goes with the history, where the proposer gets that.
+        """
         parent = self._parent(tree, node)
         scratch = node.kind is TransitionKind.SCRATCH
         others = (n for n in tree if n.kind is TransitionKind.SCRATCH) if scratch else iter(tree.children(parent.id))
@@ -84,6 +87,8 @@ class Questions:
             seed=node.seed,
             phases=path(tree, parent.id),
             child=node.id,
+            history=self._history(tree),
+            log_tail=log_tail if self._config.growth.leaves_choice else "",
         )
 
     def stop(self, tree: Tree, node: Node, step: int) -> StopRequest | None:
@@ -124,6 +129,11 @@ class Questions:
             train_rows=self._train_rows,
             child=node.id,
         )
+
+    def _history(self, tree: Tree) -> tuple[tuple[Node, Series], ...]:
+        if not self._config.growth.leaves_choice:
+            return ()
+        return tuple((node, self._series_of(node)) for node in tree if node.status.is_final and node.configuration)
 
     def _trajectory(self, tree: Tree, node: Node, step: int | None = None) -> Series:
         return concatenated([(phase, self._series_of(phase.node)) for phase in path(tree, node.id, step)])
@@ -166,7 +176,10 @@ def fallback_repair(request: FailureRequest) -> Repair:
 
 def with_proposal(node: Node, request: ProposalRequest, proposal: Proposal) -> Node:
     """A planned node with its checked answer: ready to be submitted."""
-    resume = None if proposal.resume_step is None else CheckpointReference(request.parent.id, proposal.resume_step)
+    source = request.parent.id if proposal.resume_node is None else proposal.resume_node
+    resume = None if proposal.resume_step is None else CheckpointReference(source, proposal.resume_step)
+    if request.history and resume is not None:
+        node = replace(node, kind=TransitionKind.EVOLVE, parent=source)
     return replace(
         node,
         status=NodeStatus.PROPOSED,

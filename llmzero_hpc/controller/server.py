@@ -53,8 +53,9 @@ def server_for(directory: SearchDirectory, agents: Agents, guard: Callable[[], N
     if ServerDirectory.of(directory) is None:
         return None
     from llmzero_hpc.agents.llm.agents import LanguageModel
+    from llmzero_hpc.baselines.skills.agent import SkillAgent
 
-    return Server(directory, guard) if isinstance(agents, LanguageModel) else None
+    return Server(directory, guard) if isinstance(agents, LanguageModel | SkillAgent) else None
 
 
 class Server:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from llmzero_hpc.search.node import Node, NodeStatus, TransitionKind
 from llmzero_hpc.search.rules import Rules
@@ -19,7 +19,12 @@ class Method(ABC):
     """What grows next. Pure: decided from the tree alone, so a search that is killed goes on as if it had not been.
 
     With which configuration is asked of the search's agents, as for any planned node.
+
+    Attributes:
+        leaves_choice: the agents also say what a planned phase continues, and when there are to be no more.
     """
+
+    leaves_choice: ClassVar[bool] = False
 
     @abstractmethod
     def next(self, tree: Tree) -> Expansion | Standstill:
@@ -65,6 +70,68 @@ class IndependentTrials(Method):
     def expandable(self, tree: Tree) -> frozenset[int]:  # noqa: ARG002 - contract
         """None: nothing is resumed."""
         return frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class GreedyChain(Method):
+    """The paper's search without its tree: each phase continues the best one so far, and nothing is injected.
+
+    The newest failure is repaired first, within the limits of the rules.
+    """
+
+    rules: Rules
+
+    def next(self, tree: Tree) -> Expansion | Standstill:
+        """A repair, or a continuation of the best phase; the older of equals."""
+        _require_root(tree)
+        failure = self._repairable(tree)
+        if failure is not None:
+            return Expansion(TransitionKind.DEBUG, failure.id, repairs=failure.id)
+        best = _best_to_continue(tree)
+        return Expansion(TransitionKind.EVOLVE, best.id) if best is not None else _standstill(tree)
+
+    def expandable(self, tree: Tree) -> frozenset[int]:
+        """The best phase, and failures that may yet be repaired."""
+        best = _best_to_continue(tree)
+        failures = {node.id for node in tree if self._has_repairs_left(tree, node, in_flight=False)}
+        return frozenset(failures if best is None else {best.id, *failures})
+
+    def _repairable(self, tree: Tree) -> Node | None:
+        """The newest final phase, if it failed, or the failure whose repair it was."""
+        newest = next((node for node in reversed(tree.nodes) if not node.is_active and node.counts), None)
+        if newest is None or newest.status is not NodeStatus.FAILED:
+            return None
+        node: Node | None = newest
+        while node is not None and not self._has_repairs_left(tree, node, in_flight=True):
+            node = None if node.repairs is None else tree[node.repairs]
+        return node
+
+    def _has_repairs_left(self, tree: Tree, node: Node, *, in_flight: bool) -> bool:
+        """Whether one more repair of a failure may begin; those in flight count if asked for."""
+        if node.status is not NodeStatus.FAILED or node.pruned:
+            return False
+        repairs = sum(one.repairs == node.id and (one.counts or (in_flight and one.is_active)) for one in tree)
+        return repairs < self.rules.max_debug_children and tree.debug_depth(node.id) < self.rules.max_debug_depth
+
+
+@dataclass(frozen=True, slots=True)
+class OwnChoice(Method):
+    """Phases one after another; the agents say of each what it continues, and end the search when they want no more."""
+
+    leaves_choice: ClassVar[bool] = True
+
+    def next(self, tree: Tree) -> Expansion | Standstill:
+        """One more phase; what becomes of it is the agents' to say."""
+        _require_root(tree)
+        if tree.active():
+            return Standstill.WAITING
+        return Standstill.EXHAUSTED if _is_resignation(tree.nodes[-1]) else Expansion(TransitionKind.SCRATCH, 0)
+
+    def expandable(self, tree: Tree) -> frozenset[int]:
+        """Every phase with a score, until the end."""
+        if tree.nodes and _is_resignation(tree.nodes[-1]):
+            return frozenset()
+        return frozenset(node.id for node in tree.scored())
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +232,21 @@ def _begun(tree: Tree) -> list[Node]:
 
 def _is_complete(node: Node) -> bool:
     return node.status is NodeStatus.COMPLETED and node.score is not None
+
+
+def _best_to_continue(tree: Tree) -> Node | None:
+    """As the tree search: what failed is repaired, not continued, and a repair under its failure may yet be pruned."""
+    candidates = [
+        node
+        for node in tree.scored()
+        if node.status is not NodeStatus.FAILED and not node.pruned and not node.is_under_failure
+    ]
+    return max(candidates, key=lambda node: (node.score or 0.0, -node.id), default=None)
+
+
+def _is_resignation(node: Node) -> bool:
+    """A planned phase that the agents declined; one that a person takes out has no rationale, or a configuration."""
+    return node.status is NodeStatus.CANCELLED and node.rationale is not None and node.configuration is None
 
 
 def _standstill(tree: Tree) -> Standstill:

@@ -54,8 +54,29 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that a model wants called, as it came: `arguments` is text that may be no JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a call of a tool brought, for the model that wanted it."""
+
+    call: str
+    """Its id."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallRequest:
-    """What is sent in a round: the prompt in the first, what was wrong with the reply before in a later one."""
+    """What is sent in a round: the prompt in the first, what was wrong with the reply before in a later one.
+
+    Of a conversation that goes on over many calls only what is new stands here; the rest is in the calls before.
+    """
 
     agent: str
     model: str
@@ -67,6 +88,8 @@ class CallRequest:
     """File names beside this record, in the order in which they are sent."""
     structured: bool
     """The form of the reply is enforced by the endpoint."""
+    results: tuple[ToolResult, ...] = ()
+    """Of the tools that the reply before wanted called; sent before `user`, which may then be empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +106,9 @@ class CallReply:
     refusal: str = ""
     """The model's words where it declined."""
     tool_calls: int = 0
-    """Calls of tools that it wanted; none are ever carried out."""
+    """Calls of tools that it wanted."""
+    wanted: tuple[ToolCall, ...] = ()
+    """Those calls, where tools were offered."""
 
 
 @dataclass(frozen=True, slots=True)

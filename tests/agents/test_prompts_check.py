@@ -24,7 +24,8 @@ def check(*arguments: str | Path) -> str:
 
 def test_every_prompt_is_tried() -> None:
     lines = check().splitlines()
-    assert [line.split()[0] for line in lines] == ["proposer", "proposer", "early_stopper", "error_analyzer"]
+    agents = ["proposer", "proposer", "early_stopper", "error_analyzer", "skill_agent", "skill_agent"]
+    assert [line.split()[0] for line in lines] == agents
     assert all(0 < int(line.partition("about ")[2].split()[0]) < 12_000 for line in lines)
 
 

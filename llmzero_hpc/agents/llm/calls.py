@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmzero_hpc.agents.base import FailureRequest, ProposalRequest, StopRequest
@@ -16,10 +14,10 @@ from llmzero_hpc.agents.llm import prompts, replies
 from llmzero_hpc.agents.llm.client import Message
 from llmzero_hpc.agents.llm.completion import Completion
 from llmzero_hpc.agents.llm.failures import UnsupportedError, UnusableReplyError
-from llmzero_hpc.agents.llm.ledger import dollars, guessed
 from llmzero_hpc.agents.llm.prompts import AgentName
+from llmzero_hpc.agents.llm.wire import Wire
 from llmzero_hpc.errors import StorageError
-from llmzero_hpc.store.agent_calls import CallFailure, CallReply, CallRequest
+from llmzero_hpc.store.agent_calls import CallReply, CallRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,14 +81,10 @@ class Calls:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._client = client
+        self._wire = Wire(settings, client, ledger, clock)
         self._log = log
-        self._ledger = ledger
         self._key = key
-        self._clock = clock
         self._abilities = Abilities(vision=settings.vision, structured=settings.structured != "plain")
-        self._unsaved: list[partial[None]] = []
-        self._lock = threading.Lock()
 
     def answer(
         self,
@@ -152,7 +146,6 @@ class Calls:
         earlier: tuple[Message, ...],
     ) -> CallReply:
         """Ask as far as the endpoint can be asked, and remember what it cannot do."""
-        self._save_what_was_not()
         abilities = self._abilities
         while True:
             try:
@@ -177,69 +170,18 @@ class Calls:
         prompt = self._render(inquiry, kind, abilities)
         images = {image.name: image.png for image in prompt.images}
         messages = (Message("system", prompt.system), Message("user", prompt.user, tuple(images.values())), *earlier)
-        asked_at = self._clock()
-        characters = sum(len(message.text) for message in messages)
-        kept: list[CallReply] = []
-
-        def keep(completion: Completion) -> None:
-            usage = completion.usage or guessed(characters, len(images), len(completion.content))
-            reply = CallReply(
-                model=completion.model,
-                content=completion.content,
-                finish_reason=completion.finish_reason,
-                usage=usage,
-                dollars=dollars(usage, self._settings.prices),
-                asked_at=asked_at,
-                seconds=completion.seconds,
-                refusal=completion.refusal,
-                tool_calls=completion.tool_calls,
-            )
-            kept.append(reply)
-            self._ledger.add(inquiry.node, inquiry.agent, reply)
-            self._save(call, number, reply)
-
+        request = CallRequest(
+            agent=inquiry.agent,
+            model=self._settings.model,
+            endpoint=self._settings.base_url or "agents.serve",
+            asked_at=self._wire.now(),
+            system=prompt.system,
+            user=messages[-1].text,
+            images=tuple(images),
+            structured=abilities.structured,
+        )
         schema = replies.schema(kind) if abilities.structured else None
-        with self._ledger.reserved(characters + len(json.dumps(schema)), len(images)):
-            request = CallRequest(
-                agent=inquiry.agent,
-                model=self._settings.model,
-                endpoint=self._settings.base_url or "agents.serve",
-                asked_at=asked_at,
-                system=prompt.system,
-                user=messages[-1].text,
-                images=tuple(images),
-                structured=abilities.structured,
-            )
-            call.ask(number, request, images)
-            self._client.ask(
-                messages,
-                schema,
-                keep=keep,
-                failed=lambda seconds, message: call.fail(CallFailure(self._clock(), seconds, message)),
-            )
-        # What is on disk counts, should two have asked at once.
-        return call.reply(number) or kept[-1]
-
-    def _save(self, call: Call, number: int, reply: CallReply) -> None:
-        """Keep a reply; where the disk refuses, it is used all the same and written later, so that it is not lost."""
-        save = partial(call.answer, number, reply)
-        try:
-            save()
-        except StorageError:
-            with self._lock:
-                self._unsaved.append(save)
-
-    def _save_what_was_not(self) -> None:
-        with self._lock:
-            waiting, self._unsaved = self._unsaved, []
-        while waiting:
-            try:
-                waiting[-1]()
-            except StorageError:
-                with self._lock:
-                    self._unsaved += waiting
-                raise
-            waiting.pop()
+        return self._wire.send(call, number, request, messages, images, schema)
 
     def _conclude(self, call: Call, parsed: Any, problems: tuple[str, ...]) -> None:
         # It follows from what is on disk already, so a disk that refuses changes nothing.

@@ -14,6 +14,7 @@ from llmzero_hpc.agents.llm.failures import EndpointError, RequestRefusedError, 
 from llmzero_hpc.agents.llm.gate import Gate, Patience
 from llmzero_hpc.agents.llm.refusals import TOKEN_LIMITS, explain, wants_other_token_limit
 from llmzero_hpc.errors import MissingDependencyError
+from llmzero_hpc.store.agent_calls import ToolCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,10 @@ class Message:
     role: str
     text: str
     images: tuple[bytes, ...] = ()
+    wanted: tuple[ToolCall, ...] = ()
+    """Of the role `assistant`: the tools that it wanted called."""
+    result_of: str = ""
+    """Of the role `tool`: the id of the call."""
 
 
 class Client:
@@ -96,6 +101,7 @@ class Client:
         *,
         keep: Callable[[Completion], None],
         failed: Callable[[float, str], None],
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> Completion:
         """The reply to a conversation.
 
@@ -104,10 +110,11 @@ class Client:
             schema: JSON Schema that the endpoint is to enforce; None asks it for nothing of the kind.
             keep: called with every reply as soon as it is there, before anything else, also with one cut off.
             failed: called with the seconds and the message of every attempt that brought none.
+            tools: what the model may call, in the API's form.
 
         Raises:
             EndpointError: it cannot be asked at the moment.
-            UnsupportedError: it refuses the schema or the images.
+            UnsupportedError: it refuses the schema, the images or the tools.
             RequestRefusedError: it refuses the request for another reason.
         """
         with self._gate.place():
@@ -116,7 +123,7 @@ class Client:
                 self._sleep(self._gate.pause())
                 started = self._clock()
                 try:
-                    completion = self._once(messages, schema)
+                    completion = self._once(messages, schema, tools)
                     self._gate.answered()
                     keep(completion)
                     if not completion.is_cut_off:
@@ -151,24 +158,29 @@ class Client:
         spread = random.uniform(0.5, 1.0)  # noqa: S311 - spreads callers, no secret
         return longest * spread
 
-    def _once(self, messages: Sequence[Message], schema: Mapping[str, Any] | None) -> Completion:
+    def _once(
+        self, messages: Sequence[Message], schema: Mapping[str, Any] | None, tools: Sequence[Mapping[str, Any]]
+    ) -> Completion:
         """One attempt; an endpoint that knows the limit of a reply by its newer name only is asked at once again."""
         try:
-            return self._post(messages, schema)
+            return self._post(messages, schema, tools)
         except RequestRefusedError as error:
             other = wants_other_token_limit(error.message, self._token_limit)
             if other is None:
                 raise
             self._token_limit = other
-            return self._post(messages, schema)
+            return self._post(messages, schema, tools)
 
-    def _post(self, messages: Sequence[Message], schema: Mapping[str, Any] | None) -> Completion:
+    def _post(
+        self, messages: Sequence[Message], schema: Mapping[str, Any] | None, tools: Sequence[Mapping[str, Any]]
+    ) -> Completion:
         import openai
 
         started = self._clock()
         deadline = started + self._settings.timeout_seconds
         try:
-            with self._api.chat.completions.with_streaming_response.create(**self._body(messages, schema)) as response:
+            body = self._body(messages, schema) | ({"tools": list(tools)} if tools else {})
+            with self._api.chat.completions.with_streaming_response.create(**body) as response:
                 data = self._read(response.iter_bytes(), deadline)
         except openai.APIStatusError as error:
             raise explain(
@@ -178,6 +190,7 @@ class Client:
                 retry_seconds=_retry_seconds(error.response.headers),
                 schema=schema is not None,
                 images=any(message.images for message in messages),
+                tools=bool(tools),
             ) from None
         except EndpointError:
             raise
@@ -239,6 +252,14 @@ class Client:
 
 
 def _sent(message: Message) -> dict[str, Any]:
+    if message.result_of:
+        return {"role": message.role, "content": message.text, "tool_call_id": message.result_of}
+    if message.wanted:
+        calls = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.wanted
+        ]
+        return {"role": message.role, "content": message.text or None, "tool_calls": calls}
     if not message.images:
         return {"role": message.role, "content": message.text}
     import base64

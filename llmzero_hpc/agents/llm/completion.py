@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmzero_hpc.agents.llm.failures import EndpointError
-from llmzero_hpc.store.agent_calls import CUT_OFF, Usage
+from llmzero_hpc.store.agent_calls import CUT_OFF, ToolCall, Usage
 
 _LONGEST_NAME = 200
 _MOST_TOKENS = 10**9
+_MOST_CALLS = 16
+_LONGEST_ARGUMENTS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Completion:
     seconds: float
     refusal: str = ""
     tool_calls: int = 0
+    wanted: tuple[ToolCall, ...] = ()
+    """The first of the calls of tools, whatever they are; each has an id of its own."""
 
     @property
     def is_cut_off(self) -> bool:
@@ -76,7 +80,21 @@ def read_completion(data: str, seconds: float) -> Completion:
         seconds=seconds,
         refusal=_text(message.get("refusal")),
         tool_calls=len(calls) if isinstance(calls, list) else int("function_call" in message),
+        wanted=_wanted(calls),
     )
+
+
+def _wanted(calls: Any) -> tuple[ToolCall, ...]:
+    found: dict[str, ToolCall] = {}
+    for number, call in enumerate(calls[:_MOST_CALLS] if isinstance(calls, list) else ()):
+        function = call.get("function") if isinstance(call, dict) else None
+        function = function if isinstance(function, dict) else {}
+        arguments = function.get("arguments")
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        own = _text(call.get("id") if isinstance(call, dict) else None)[:_LONGEST_NAME]
+        key = own if own and own not in found else f"call_{number}"
+        found[key] = ToolCall(key, _text(function.get("name"))[:_LONGEST_NAME], _text(text)[:_LONGEST_ARGUMENTS])
+    return tuple(found.values())
 
 
 def _content(value: Any) -> str:

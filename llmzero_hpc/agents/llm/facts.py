@@ -34,6 +34,7 @@ _MOST_VALIDATIONS = 24
 _MOST_COMPARED = 14
 _MOST_CHECKPOINTS = 40
 _MOST_TRIED = 16
+_MANY_PHASES = 1000
 _QUOTE = 160
 _LOG_CHARACTERS = 9000
 """The end of a log that is shown: a traceback with what led to it."""
@@ -110,6 +111,74 @@ def of_failure(request: FailureRequest, pictures: Sequence[Picture]) -> dict[str
         "metrics": summaries.table(request.series),
         "checkpoints": summaries.listed(((point.step, point.score) for point in node.checkpoints), _MOST_CHECKPOINTS),
         "earlier": "\n".join(f"- {_outcome(repair, configuration)}" for repair in request.earlier),
+    }
+
+
+def of_skills(
+    configuration: Configuration, bounds: Mapping[str, Bounds], skills: Sequence[str], tool_format: str, **task: Any
+) -> dict[str, Any]:
+    """For the system text of the skill agent; `task` holds what else it may write of the search."""
+    return {
+        **_common(bounds, ()),
+        "configuration": fenced(configuration_text(configuration)),
+        "skills": list(skills),
+        "tool_format": tool_format,
+        "first": 0,
+        **task,
+    }
+
+
+def of_history(request: ProposalRequest) -> dict[str, Any]:
+    """For the skill agent, when a phase has ended and the next is due: the newest phase, and all in a line each."""
+    node, series = request.history[-1]
+    earlier = {one.id: one for one, _ in request.history}
+    base = _known(request.history[0][0])
+    before = earlier.get(node.resume.node) if node.resume is not None else None
+    return {
+        **_of_phase(node, series, before, base),
+        "running": False,
+        "ending": _ending(node),
+        "last_step": node.last_step,
+        "checkpoints": summaries.listed(((point.step, point.score) for point in node.checkpoints), _MOST_CHECKPOINTS),
+        "log": fenced(request.log_tail[-_LOG_CHARACTERS:]) if request.log_tail else "",
+        "phases": "\n".join(f"- {_outcome(one, base)}" for one, _ in request.history),
+        "best_score": _score(request.best_score),
+        "phases_left": phases_left(request.iterations_left),
+    }
+
+
+def phases_left(count: int) -> str:
+    """How many phases the budget has left; empty where compute is the limit, not their number."""
+    return str(count) if count < _MANY_PHASES else ""
+
+
+def of_running(request: StopRequest, base: Configuration) -> dict[str, Any]:
+    """For the skill agent, when it looks at a running phase."""
+    node = request.node
+    before = next((one for one in request.rivals if node.resume is not None and one.id == node.resume.node), None)
+    return {
+        **_of_phase(node, request.series, before, base),
+        "running": True,
+        "ending": "",
+        "last_step": request.last_step,
+        "checkpoints": "",
+        "log": "",
+        "phases": "",
+        "best_score": _score(request.best_score),
+        "phases_left": "",
+    }
+
+
+def _of_phase(node: Node, series: Series, before: Node | None, base: Configuration) -> dict[str, Any]:
+    compared = base if before is None else _known(before)
+    return {
+        "node": node.id,
+        "first_step": node.first_step,
+        "newest_step": series.rows[-1].step if series.rows else node.first_step - 1,
+        "compared_with": "the first configuration" if before is None else f"phase {before.id}, which it resumed",
+        "changes": _changes(compared, _known(node)),
+        "validations": summaries.listed(series.points(VALIDATION_SCORE), _MOST_VALIDATIONS),
+        "metrics": summaries.table(series),
     }
 
 

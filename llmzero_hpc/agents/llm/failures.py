@@ -10,8 +10,8 @@ from llmzero_hpc.errors import AgentError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Feature = Literal["vision", "structured"]
-"""What an endpoint may lack: models that see, replies whose form it enforces."""
+Feature = Literal["vision", "structured", "tools"]
+"""What an endpoint may lack: models that see, replies whose form it enforces, calls of tools."""
 
 
 class EndpointError(AgentUnavailableError):

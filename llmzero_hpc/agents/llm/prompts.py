@@ -104,6 +104,15 @@ def variables(
             assert_never(request)
 
 
+def text(template: str, known: dict[str, Any], own: Path | None = None) -> str:
+    """One text that is not a whole prompt: part of a conversation.
+
+    Raises:
+        ConfigurationError: the template cannot be rendered.
+    """
+    return _rendered(_environment(own), template, known)
+
+
 def names_written(template: str, own: Path | None) -> set[str]:
     """The variables that a template writes, in any branch; those of included files are not among them.
 

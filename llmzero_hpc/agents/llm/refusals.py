@@ -31,6 +31,7 @@ def explain(
     retry_seconds: float | None = None,
     schema: bool = False,
     images: bool = False,
+    tools: bool = False,
 ) -> AgentError:
     """The error for an HTTP status and what came with it.
 
@@ -41,6 +42,7 @@ def explain(
         retry_seconds: for how long it wants to be left alone.
         schema: whether the request held one.
         images: whether the request held some.
+        tools: whether it offered some.
     """
     where, words = settings.base_url, said.lower()
     told = f"{status}: {said}" if said else str(status)
@@ -70,7 +72,7 @@ def explain(
             return EndpointError(
                 f"{where} is in trouble ({told})", retry_seconds=retry_seconds, passing=True, status=status
             )
-    return _refused(told, words, settings, schema=schema, images=images)
+    return _refused(told, words, settings, schema=schema, images=images, tools=tools)
 
 
 def _no_credit(where: str, told: str) -> EndpointError:
@@ -83,7 +85,7 @@ def wants_other_token_limit(message: str, name: str) -> str | None:
 
 
 def _refused(
-    told: str, words: str, settings: LanguageModelAgents, *, schema: bool, images: bool
+    told: str, words: str, settings: LanguageModelAgents, *, schema: bool, images: bool, tools: bool
 ) -> RequestRefusedError:
     where = settings.base_url
     if any(word in words for word in _TOO_LONG):
@@ -92,6 +94,8 @@ def _refused(
             "serve it with a longer context, or shorten prompts",
         )
     message = f"{where} refuses the request ({told})"
+    if tools:
+        return UnsupportedError(message, "tools", certain="tool" in words)
     may_go_plain = schema and settings.structured == "auto"
     if images and any(word in words for word in _VISION):
         return UnsupportedError(message, "vision", certain=True)

@@ -97,13 +97,13 @@ Value = Annotated[
 ]
 
 
-class _Part(BaseModel):
-    """Keys beyond those asked for are never looked at."""
+class Part(BaseModel):
+    """A reply or a part of one. Keys beyond those asked for are never looked at."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, strict=True)
 
 
-class Citation(_Part):
+class Citation(Part):
     """One observation in the metrics."""
 
     metric: Annotated[str, Field(pattern=_METRIC)]
@@ -120,7 +120,7 @@ class Citation(_Part):
         )
 
 
-class Change(_Part):
+class Change(Part):
     """A hyperparameter and its new value."""
 
     name: Name
@@ -128,14 +128,14 @@ class Change(_Part):
     why: Sentence
 
 
-class Override(_Part):
+class Override(Part):
     """A key of the trainer beyond the table, and its new value; null takes it out again."""
 
     key: Annotated[str, Field(pattern=_KEY)]
     value: Value | None
 
 
-class ProposerReply(_Part):
+class ProposerReply(Part):
     """Diagnosis, coordinated changes, the checkpoint, the budget (section 3.4)."""
 
     diagnosis: Paragraph
@@ -146,14 +146,14 @@ class ProposerReply(_Part):
     epochs: Annotated[float, Field(gt=0, le=1000, strict=True)]
 
 
-class ValidationPoint(_Part):
+class ValidationPoint(Part):
     """A validation score of the phase that is judged."""
 
     step: Step
     score: Number
 
 
-class EarlyStopperReply(_Part):
+class EarlyStopperReply(Part):
     """The reason, the scores that it rests on, the decision (section 3.5)."""
 
     reason: Paragraph
@@ -161,7 +161,7 @@ class EarlyStopperReply(_Part):
     decision: Literal["CONTINUE", "STOP"]
 
 
-class ErrorAnalyzerReply(_Part):
+class ErrorAnalyzerReply(Part):
     """Whose fault a failure was, and what would repair it."""
 
     why: Paragraph
@@ -171,7 +171,7 @@ class ErrorAnalyzerReply(_Part):
     resume_step: Step | None
 
 
-Reply = TypeVar("Reply", ProposerReply, EarlyStopperReply, ErrorAnalyzerReply)
+Reply = TypeVar("Reply", bound=Part)
 
 
 def schema(kind: type[BaseModel]) -> dict[str, Any]:
@@ -189,7 +189,15 @@ def parsed(kind: type[Reply], text: str) -> Reply:
     Raises:
         UnusableReplyError: there is none, there are several, or the form is wrong.
     """
-    found = _only_object(text)
+    return checked(kind, only_object(text))
+
+
+def checked(kind: type[Reply], found: dict[str, Any]) -> Reply:
+    """An object of the right form.
+
+    Raises:
+        UnusableReplyError: it has another.
+    """
     try:
         return kind.model_validate(found)
     except ValidationError as error:
@@ -221,8 +229,12 @@ def _plain(part: Any, definitions: dict[str, Any]) -> Any:
     }
 
 
-def _only_object(text: str) -> dict[str, Any]:
-    """The one JSON object in a text; prose, fences and thoughts around it do no harm, a second object does."""
+def only_object(text: str) -> dict[str, Any]:
+    """The one JSON object in a text; prose, fences and thoughts around it do no harm, a second object does.
+
+    Raises:
+        UnusableReplyError: there is none, or not one alone.
+    """
     if len(text) > _MOST_CHARACTERS:
         raise UnusableReplyError([f"the reply is longer than {_MOST_CHARACTERS} characters"])
     said = text.rpartition(_THOUGHTS_END)[2]

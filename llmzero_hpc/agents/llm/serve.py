@@ -47,9 +47,10 @@ class ServedClient:
         *,
         keep: Callable[[Completion], None],
         failed: Callable[[float, str], None],
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> Completion:
         """As `Client.ask`; an `EndpointError` at once while the server is not up."""
-        return self._present().ask(messages, schema, keep=keep, failed=failed)
+        return self._present().ask(messages, schema, keep=keep, failed=failed, tools=tools)
 
     def _present(self) -> Client:
         with self._lock:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmzero_hpc import shipped
-from llmzero_hpc.agents.llm import prompts, samples
+from llmzero_hpc.agents.llm import facts, prompts, samples, skill_prompts
 from llmzero_hpc.agents.llm.prompts import AgentName, Prompt
+from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.mistakes import closest
 from llmzero_hpc.search.node import TransitionKind
+from llmzero_hpc.sections import ChainsTask
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +26,7 @@ _NO_TEMPLATE = "README.md"
 class Trial:
     """One prompt on one made-up request."""
 
-    agent: AgentName
+    agent: str
     situation: str
     prompt: Prompt
 
@@ -49,10 +51,17 @@ def situations() -> tuple[tuple[AgentName, str, ProposalRequest | StopRequest | 
 
 def render_all(own: Path | None = None, *, vision: bool = True, reply_format: str = "") -> tuple[Trial, ...]:
     """Every prompt. Raises as `prompts.render`."""
-    return tuple(
+    rendered = tuple(
         Trial(agent, name, prompts.render(agent, request, vision=vision, own=own, reply_format=reply_format))
         for agent, name, request in situations()
     )
+    config, between, during = _conversation()
+    system = skill_prompts.system(config, between.train_rows, reply_format, own)
+    events = {
+        "after a phase": skill_prompts.between_phases(between, own),
+        "during a phase": skill_prompts.during_phase(during, config, own),
+    }
+    return (*rendered, *(Trial("skill_agent", name, Prompt(system, event)) for name, event in events.items()))
 
 
 def own_files(own: Path) -> tuple[OwnFile, ...]:
@@ -71,8 +80,22 @@ def own_files(own: Path) -> tuple[OwnFile, ...]:
             raise ConfigurationError(f"{own / name} replaces no template", closest(name, templates))
     if not found:
         raise ConfigurationError(f"{own} holds no template", f"the shipped ones are in {shipped.folder('prompts')}")
-    known = {"reply_format"}.union(*(prompts.variables(request) for _, _, request in situations()))
+    config, between, during = _conversation()
+    known = {"reply_format", *skill_prompts.variables(config, between.train_rows, "")}.union(
+        facts.of_history(between),
+        facts.of_running(during, config.configuration),
+        *(prompts.variables(request) for _, _, request in situations()),
+    )
     return tuple(_compared(own, name, known) for name in found)
+
+
+def _conversation() -> tuple[SearchConfig, ProposalRequest, StopRequest]:
+    """What the skill agent is tried on."""
+    request = samples.proposal()
+    first = request.phases[0].node
+    config = SearchConfig(name="sample", model="models/base", task=ChainsTask())
+    history = ((first, request.strategy.up_to(first.checkpoints[-1].step)), (request.parent, request.series))
+    return config, replace(request, history=history), samples.stop()
 
 
 def _compared(own: Path, name: str, known: set[str]) -> OwnFile:
