@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import re
 import string
@@ -28,6 +29,8 @@ from llmzero_hpc.trainers.trl import overrides as trl_overrides
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MANY = settings(max_examples=int(os.environ.get("LLMZERO_EXAMPLES", "300")), deadline=None)
+"""More of them by hand: LLMZERO_EXAMPLES=10000."""
 BOUNDS = {"learning_rate": Bounds(1e-6, 1e-4), "rollouts": Bounds(2, 16), "batch_size": Bounds(16, 512)}
 PROPOSAL = proposal_request(phase(HEALTHY), bounds=BOUNDS)
 FALLING = stop_request([0.30, 0.29, 0.28, 0.27], [0.5, 0.6, 0.7, 0.8])
@@ -225,7 +228,7 @@ def replaced(good: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({key: st.just(value) | JSON for key, value in good.items()})
 
 
-@settings(max_examples=300, deadline=None)
+@MANY
 @given(st.one_of([replaced(good) for good in GOOD]) | JSON)
 def test_no_json_does_harm(value: Any) -> None:
     _, stopped, _ = act_upon(json.dumps(value))
@@ -233,7 +236,7 @@ def test_no_json_does_harm(value: Any) -> None:
         assert_stop_was_meant(json.dumps(value))
 
 
-@settings(max_examples=300, deadline=None)
+@MANY
 @given(st.text())
 def test_no_text_does_harm(text: str) -> None:
     assert act_upon(text) == (False, False, False)
