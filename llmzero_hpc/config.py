@@ -47,10 +47,11 @@ class SearchConfig(Section):
     """Of the search, of its folder under the state folder, and in the names of its jobs."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Every random choice follows from it."""
-    trainer: Literal["verl", "trl", "rehearsal"] = "trl"
-    """`verl`: GRPO by VeRL, on several machines too. `trl`: GRPO by TRL. `rehearsal`: no training, made-up scores."""
+    trainer: Literal["verl", "trl", "lean", "rehearsal"] = "trl"
+    """`verl`: GRPO by VeRL, on several machines too. `trl`: GRPO by TRL. `lean`: GRPO of tiny policies on one CPU,
+    which starts quickly. `rehearsal`: no training, made-up scores."""
     model: str
-    """Folder of a Hugging Face model, or `builtin:chains` for the policy that the demo makes."""
+    """Folder of a Hugging Face model, or `builtin:chains` for the policy that the demo makes, or that of a variant."""
     task: TaskConfig
     """What is trained for: rows and a reward."""
     configuration: Configuration = Configuration()
@@ -135,6 +136,16 @@ class SearchConfig(Section):
     @model_validator(mode="after")
     def _money_can_be_counted(self) -> SearchConfig:
         agents = self.agents
+    @model_validator(mode="after")
+    def _cost_can_be_modelled(self) -> SearchConfig:
+        if self.hardware.cost == "modelled" and (
+            self.trainer != "lean" or not isinstance(self.cluster, LocalClusterConfig)
+        ):
+            raise Mistake(
+                "hardware.cost: only `trainer: lean` on this machine has a model of it", "remove it, or take `measured`"
+            )
+        return self
+
         if self.budget.api_dollars is not None and isinstance(agents, LanguageModelAgents) and agents.prices is None:
             raise Mistake(
                 "budget.api_dollars needs agents.prices", "say what the model's tokens cost, in dollars for a million"

@@ -23,6 +23,8 @@ class ChainsTask(Section):
 
     name: Literal["chains"] = "chains"
     """Chosen by this name."""
+    variant: Literal["two-lengths", "near-tie", "trap", "exploration"] = "two-lengths"
+    """Which chains, and in which mix; each has a policy of its own, `builtin:chains-<variant>`."""
 
 
 class FilesTask(Section):
@@ -68,6 +70,9 @@ class Hardware(Section):
     """Memory of each GPU. With verl, what cannot fit into it is refused; None assumes 40, and refuses nothing."""
     deepspeed_stage: Literal[0, 2, 3] = 0
     """ZeRO stage with several GPUs; 0 trains without DeepSpeed."""
+    cost: Literal["measured", "modelled"] = "measured"
+    """`modelled`: seconds follow from the tokens of each step by a fixed model, start, validation and test are free,
+    and a search repeats to the digit. With `trainer: lean` on this machine only; figures are labelled as modelled."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time."""
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None

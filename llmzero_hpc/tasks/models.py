@@ -14,19 +14,21 @@ BUILTIN_CHAINS: Final = "builtin:chains"
 
 
 def resolve_model(model: str, progress: Callable[[int, int], None] | None = None) -> Path:
-    """The folder of a model; builds `builtin:chains` on first use and reports `progress` in steps.
+    """The folder of a model; builds a builtin one on first use and reports `progress` in steps.
 
     Raises:
         ConfigurationError: there is no such builtin model, or no Hugging Face model in that folder.
         StorageError: the builtin model cannot be kept in the cache directory.
         MissingDependencyError: the builtin model cannot be built without torch and transformers.
     """
-    if model == BUILTIN_CHAINS:
-        from llmzero_hpc.tasks.chains.cache import ensure_policy
-
-        return ensure_policy(progress)
     if model.startswith("builtin:"):
-        raise ConfigurationError(f"model: {model!r} is unknown", f"the only builtin model is {BUILTIN_CHAINS!r}")
+        from llmzero_hpc.tasks.chains.cache import ensure_policy
+        from llmzero_hpc.tasks.chains.variants import DEMO, VARIANTS
+
+        known = {BUILTIN_CHAINS: DEMO, **{f"{BUILTIN_CHAINS}-{name}": variant for name, variant in VARIANTS.items()}}
+        if model not in known:
+            raise ConfigurationError(f"model: {model!r} is unknown", f"the builtin models are {', '.join(known)}")
+        return ensure_policy(progress, recipe=known[model].recipe)
     folder = Path(model)
     advice = "give the folder of a downloaded Hugging Face model: config.json, weights and tokenizer"
     if not folder.is_dir():

@@ -19,7 +19,7 @@ def load_task(config: TaskConfig) -> Task:
     if isinstance(config, ChainsTask):
         from llmzero_hpc.tasks.chains.task import ChainArithmetic
 
-        return ChainArithmetic()
+        return ChainArithmetic(config.variant)
     from llmzero_hpc.tasks.files import FilesDataset
 
     return FilesDataset(config)

@@ -24,8 +24,12 @@ def make_trainer(name: str) -> Trainer:
         from llmzero_hpc.trainers.verl.trainer import VerlTrainer
 
         return VerlTrainer()
+    if name == "lean":
+        from llmzero_hpc.trainers.lean.trainer import LeanTrainer
+
+        return LeanTrainer()
     if name == "rehearsal":
         from llmzero_hpc.trainers.rehearsal import RehearsalTrainer
 
         return RehearsalTrainer()
-    raise ConfigurationError(f"trainer: {name!r} is unknown", "the trainers are 'verl', 'trl' and 'rehearsal'")
+    raise ConfigurationError(f"trainer: {name!r} is unknown", "the trainers are 'verl', 'trl', 'lean' and 'rehearsal'")

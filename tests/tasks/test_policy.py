@@ -29,6 +29,7 @@ BUILD = """
 from llmzero_hpc.tasks.base import Split
 from llmzero_hpc.tasks.chains.cache import ensure_policy
 from llmzero_hpc.tasks.chains.policy import Recipe
+from llmzero_hpc.tasks.chains.problem import Family
 print(ensure_policy(recipe={recipe!r}))
 """
 

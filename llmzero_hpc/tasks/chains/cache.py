@@ -37,7 +37,7 @@ def policy_folder(*, recipe: Recipe = RECIPE) -> Path:
 
 
 def ensure_policy(progress: Callable[[int, int], None] | None = None, *, recipe: Recipe = RECIPE) -> Path:
-    """The folder of the policy, built now if it was not; takes under a minute then.
+    """The folder of the policy, built now if it was not; takes a minute or two then.
 
     It appears under its name only when complete. Two processes may both build it; the first to finish wins.
 

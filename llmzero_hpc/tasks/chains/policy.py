@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from llmzero_hpc.errors import MissingDependencyError
 from llmzero_hpc.tasks.base import Split
-from llmzero_hpc.tasks.chains.problem import FAMILIES, MODULUS, Family, Problem, apply, derivation, draw
+from llmzero_hpc.tasks.chains.problem import FAMILIES, MODULUS, Family, Problem, apply, draw
 from llmzero_hpc.tasks.chains.tokenizer import END, PADDING, VOCABULARY, encode, make_tokenizer
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class Recipe:
 
     version: int = 1
     seed: int = 0
+    families: tuple[Family, ...] = FAMILIES
+    """Drawn alike for each text; one that is named more often occurs more often."""
     derivation_steps: int = 360
     """Supervised steps on first derivations alone, a third as long: to copy and to calculate is learned there."""
     derivation_batch: int = 48
@@ -50,6 +52,8 @@ class Recipe:
     """Share of texts that go on after the answer."""
     again: float = 0.93
     """Probability of one more derivation in such a text."""
+    direct: float = 0.0
+    """Share of texts that give the answer without deriving it, which a policy can only guess."""
     longest_response: int = 80
     """Tokens after which an overthinking text is cut off, without an end token."""
     layers: int = 2
@@ -166,7 +170,7 @@ def _warm_start(torch: Any, model: Any, recipe: Recipe, progress: Callable[[int,
     for step in range(steps):
         if step < recipe.derivation_steps:
             # One family a batch: rows of much the same length leave little padding to compute.
-            family = FAMILIES[step % len(FAMILIES)]
+            family = recipe.families[step % len(recipe.families)]
             texts = [_first_derivation(random, family, facts) for _ in range(recipe.derivation_batch)]
         else:
             texts = [_text(random, facts, recipe) for _ in range(recipe.text_batch)]
@@ -203,7 +207,9 @@ def _first_derivation(random: Random, family: Family, facts: Facts) -> tuple[lis
 
 
 def _text(random: Random, facts: Facts, recipe: Recipe) -> tuple[list[int], list[int]]:
-    problem = draw(random, random.choice(FAMILIES), Split.TRAIN)
+    problem = draw(random, random.choice(recipe.families), Split.TRAIN)
+    if recipe.direct and random.random() < recipe.direct:
+        return encode(problem.prompt), [*encode("#" + problem.answer), VOCABULARY[END]]
     response = encode(_derive(random, problem, facts))
     if random.random() < recipe.overthinking:
         while random.random() < recipe.again and len(response) < recipe.longest_response:
@@ -220,4 +226,4 @@ def _derive(random: Random, problem: Problem, facts: Facts) -> str:
         wrong, right_shown = facts.get((value, operator, operand), (0, 1.0))
         value = apply(operator, value, operand) if random.random() < right_shown else wrong
         values.append(value)
-    return derivation(problem.operations, values)
+    return problem.derivation(values)

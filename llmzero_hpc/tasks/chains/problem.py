@@ -9,21 +9,24 @@ from typing import TYPE_CHECKING, Final
 from llmzero_hpc.tasks.base import Split
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from random import Random
 
 MODULUS: Final = 10
-ANSWER_VALUES: Final = 2
-"""How many running values, from the last, the answer repeats: guessing both is right in 1 of 100."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Problems of one kind: `shortest` to `longest` operations, each drawn from `operators`."""
+    """Problems of one kind: `shortest` to `longest` operations, each drawn from `operators`.
+
+    The answer repeats `answer_values` running values, from the last: guessing two is right in 1 of 100.
+    """
 
     name: str
     shortest: int
     longest: int
     operators: str
+    answer_values: int = 2
 
 
 SHORT: Final = Family("short", 2, 4, "+")
@@ -37,6 +40,7 @@ class Problem:
 
     start: int
     operations: tuple[tuple[str, int], ...]
+    answer_values: int = 2
 
     @property
     def prompt(self) -> str:
@@ -55,29 +59,25 @@ class Problem:
 
     @property
     def answer(self) -> str:
-        """The last two running values: `38`."""
-        return answer(self.values)
+        """The last running values: `38`."""
+        return "".join(str(value) for value in self.values[-self.answer_values :])
 
     @property
     def solution(self) -> str:
         """The shortest derivation that the reward accepts from a policy that works step by step: `+4=3*6=8#38`."""
-        return derivation(self.operations, self.values)
+        return self.derivation(self.values)
+
+    def derivation(self, values: Sequence[int]) -> str:
+        """The text that derives `values`, right or wrong, and ends with the answer."""
+        steps = (
+            f"{operator}{operand}={value}" for (operator, operand), value in zip(self.operations, values, strict=True)
+        )
+        return "".join(steps) + "#" + "".join(str(value) for value in values[-self.answer_values :])
 
 
 def apply(operator: str, value: int, operand: int) -> int:
     """One operation modulo 10."""
     return (value + operand if operator == "+" else value * operand) % MODULUS
-
-
-def answer(values: tuple[int, ...] | list[int]) -> str:
-    """What an answer repeats of the running values."""
-    return "".join(str(value) for value in values[-ANSWER_VALUES:])
-
-
-def derivation(operations: tuple[tuple[str, int], ...], values: tuple[int, ...] | list[int]) -> str:
-    """The text that derives `values`, right or wrong, and ends with the answer."""
-    steps = (f"{operator}{operand}={value}" for (operator, operand), value in zip(operations, values, strict=True))
-    return "".join(steps) + "#" + answer(values)
 
 
 def draw(random: Random, family: Family, split: Split) -> Problem:
@@ -86,7 +86,7 @@ def draw(random: Random, family: Family, split: Split) -> Problem:
     while True:
         start = random.randrange(MODULUS)
         operations = tuple((random.choice(family.operators), random.randint(1, 9)) for _ in range(length))
-        problem = Problem(start, operations)
+        problem = Problem(start, operations, family.answer_values)
         if split_of(problem.prompt) is split:
             return problem
 

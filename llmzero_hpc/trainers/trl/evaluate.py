@@ -16,6 +16,8 @@ from llmzero_hpc.trainers.specification import read_evaluation
 from llmzero_hpc.trainers.trl.train import quiet
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llmzero_hpc.trainers.base import EvaluationResult, EvaluationSpec
 
 
@@ -43,7 +45,9 @@ def evaluate(spec: EvaluationSpec) -> EvaluationResult:
     import torch
     from transformers.utils.logging import disable_progress_bar
 
-    from llmzero_hpc.trainers.trl.generation import Sampling, decode
+    from llmzero_hpc.trainers.decoding import Sampling
+    from llmzero_hpc.trainers.scoring import score
+    from llmzero_hpc.trainers.trl.generation import decode
     from llmzero_hpc.trainers.trl.model import (
         device_of,
         end_tokens,
@@ -52,7 +56,6 @@ def evaluate(spec: EvaluationSpec) -> EvaluationResult:
         prompt_tokens,
         with_trained_adapter,
     )
-    from llmzero_hpc.trainers.trl.scoring import BATCH_ROWS, reward_of, summary
 
     disable_progress_bar()
     torch.set_num_threads(spec.hardware.threads)
@@ -64,19 +67,18 @@ def evaluate(spec: EvaluationSpec) -> EvaluationResult:
     adapted = with_trained_adapter(load_base(folder, spec.hardware), spec.adapter, trainable=False)
     model = adapted.merge_and_unload().eval().to(device_of(spec.hardware))
     ends = end_tokens(model, tokenizer)
-    rewards = []
-    for start in range(0, len(rows), BATCH_ROWS):
-        responses = decode(
+
+    def greedy(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        return decode(
             model,
-            prompts[start : start + BATCH_ROWS],
+            prompts,
             limit=spec.max_response_length,
             end_tokens=ends,
             padding=tokenizer.pad_token_id,
             sampling=Sampling(temperature=0),
         )
-        for row, tokens in zip(rows[start : start + BATCH_ROWS], responses, strict=True):
-            rewards.append((row.data_source, reward_of(task, row, tokens, tokenizer, ends)))
-    return summary(rewards)
+
+    return score(task, rows, prompts, greedy, tokenizer, ends)
 
 
 if __name__ == "__main__":

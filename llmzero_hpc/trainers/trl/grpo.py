@@ -11,8 +11,9 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
-from llmzero_hpc.trainers.trl.arguments import step_seed
-from llmzero_hpc.trainers.trl.generation import MergedPolicy, Sampling, decode
+from llmzero_hpc.trainers.decoding import Sampling
+from llmzero_hpc.trainers.steps import step_seed
+from llmzero_hpc.trainers.trl.generation import MergedPolicy, decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -6,11 +6,12 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from llmzero_hpc.errors import ConfigurationError
-from llmzero_hpc.trainers.checkpoints import ADAPTER_FILES, is_adapter
-from llmzero_hpc.trainers.trl.arguments import lora_arguments, step_seed, uses_bfloat16, uses_cuda
+from llmzero_hpc.trainers.checkpoints import ADAPTER_FILES, is_adapter, unfinished_path, whole_folder
+from llmzero_hpc.trainers.steps import step_seed
+from llmzero_hpc.trainers.trl.arguments import lora_arguments, uses_bfloat16, uses_cuda
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from llmzero_hpc.sections import Hardware
@@ -113,6 +114,24 @@ def save_adapter(model: Any, folder: Path, *, main: bool, sharded: bool) -> None
         if main:
             model.save_pretrained(folder, selected_adapters=["default"])
             (folder / "README.md").unlink(missing_ok=True)
+
+
+def save_together(accelerator: Any, target: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a folder from all processes; the main one makes it and gives it its name when all are done.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    if accelerator.is_main_process:
+        with whole_folder(target) as folder:
+            accelerator.wait_for_everyone()
+            fill(folder)
+            accelerator.wait_for_everyone()
+    else:
+        accelerator.wait_for_everyone()
+        fill(unfinished_path(target))
+        accelerator.wait_for_everyone()
+    accelerator.wait_for_everyone()
 
 
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from llmzero_hpc.search.hyperparameters import Scalar
 
@@ -46,15 +46,15 @@ KEYS: Final[Mapping[str, _Key]] = MappingProxyType(
 )
 
 
-def problems(overrides: Mapping[str, Scalar]) -> list[str]:
-    """Why these overrides are refused; empty when they are not."""
-    return [found for name, value in overrides.items() if (found := _problem(name, value))]
+def problems(overrides: Mapping[str, Scalar], known: Collection[str] = KEYS.keys()) -> list[str]:
+    """Why these overrides are refused where only some keys are `known`; empty when they are not."""
+    return [found for name, value in overrides.items() if (found := _problem(name, value, known))]
 
 
-def _problem(name: str, value: Scalar) -> str:
+def _problem(name: str, value: Scalar, known: Collection[str]) -> str:
     key = KEYS.get(name)
-    if key is None:
-        return f"overrides.{name}: not a key that may be set; known are {', '.join(KEYS)}"
+    if key is None or name not in known:
+        return f"overrides.{name}: not a key that may be set; known are {', '.join(known)}"
     if key.kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not key.kind:

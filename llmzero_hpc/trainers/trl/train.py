@@ -18,15 +18,10 @@ from llmzero_hpc.tasks.models import resolve_model
 from llmzero_hpc.tasks.registry import load_task
 from llmzero_hpc.trainers.checkpoints import checkpoint_path
 from llmzero_hpc.trainers.specification import read_phase
-from llmzero_hpc.trainers.trl.arguments import grpo_arguments, row_order, step_shape
+from llmzero_hpc.trainers.steps import row_order
+from llmzero_hpc.trainers.training_state import Progress, drop_older, newest_state, write_progress
+from llmzero_hpc.trainers.trl.arguments import grpo_arguments, step_shape
 from llmzero_hpc.trainers.trl.metrics import canonical_metrics, raw_metrics
-from llmzero_hpc.trainers.trl.training_state import (
-    Progress,
-    drop_older,
-    newest_state,
-    save_together,
-    write_progress,
-)
 
 if TYPE_CHECKING:
     from llmzero_hpc.tasks.base import Row
@@ -146,7 +141,7 @@ class Phase:
         )
 
     def _reward(self, completion_ids: list[list[int]], row: list[int], **_: Any) -> list[float]:
-        from llmzero_hpc.trainers.trl.scoring import reward_of
+        from llmzero_hpc.trainers.scoring import reward_of
 
         ends = self.trainer.eos_token_ids
         return [
@@ -192,7 +187,7 @@ class Phase:
         """Save the checkpoint of a step, then the state to continue from; returns the state's folder."""
         from safetensors import SafetensorError
 
-        from llmzero_hpc.trainers.trl.model import save_adapter
+        from llmzero_hpc.trainers.trl.model import save_adapter, save_together
 
         accelerator, spec = self.trainer.accelerator, self._spec
 
@@ -222,24 +217,21 @@ class Phase:
         """Score the policy on the validation split, and keep the completed row with the state."""
         from accelerate.utils.operations import gather_object  # type: ignore[import-untyped]
 
-        from llmzero_hpc.trainers.trl.generation import Sampling
-        from llmzero_hpc.trainers.trl.scoring import BATCH_ROWS, reward_of, summary
+        from llmzero_hpc.trainers.decoding import Sampling
+        from llmzero_hpc.trainers.scoring import rewards, summary
 
         accelerator = self.trainer.accelerator
         own = list(range(accelerator.process_index, len(self._validation_rows), accelerator.num_processes))
-        rewards = []
-        for start in range(0, len(own), BATCH_ROWS):
-            batch = own[start : start + BATCH_ROWS]
-            responses = self.trainer.respond(
-                [self._validation_prompts[number] for number in batch],
-                self._spec.validation_max_response_length,
-                Sampling(temperature=0),
-            )
-            for number, tokens in zip(batch, responses, strict=True):
-                row = self._validation_rows[number]
-                reward = reward_of(self._task, row, tokens, self.tokenizer, self.trainer.eos_token_ids)
-                rewards.append((row.data_source, reward))
-        result = summary(gather_object(rewards))
+        limit = self._spec.validation_max_response_length
+        found = rewards(
+            self._task,
+            [self._validation_rows[number] for number in own],
+            [self._validation_prompts[number] for number in own],
+            lambda prompts: self.trainer.respond(prompts, limit, Sampling(temperature=0)),
+            self.tokenizer,
+            self.trainer.eos_token_ids,
+        )
+        result = summary(gather_object(found))
         values = progress.values | {"val_score": result.score}
         values |= {f"val_score/{source}": score for source, score in result.subtask_scores.items()}
         progress = Progress(progress.step, values, progress.raw, validated=True)

@@ -7,28 +7,25 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from llmzero_hpc.errors import ConfigurationError, MissingDependencyError
-from llmzero_hpc.sections import FilesTask
 from llmzero_hpc.tasks.base import Split
 from llmzero_hpc.tasks.models import resolve_model
 from llmzero_hpc.tasks.registry import load_task
 from llmzero_hpc.trainers.base import Trainer
+from llmzero_hpc.trainers.launch import launch_plan
+from llmzero_hpc.trainers.rows import check_rows
 from llmzero_hpc.trainers.specification import read_evaluation, read_phase
 from llmzero_hpc.trainers.trl import overrides
 from llmzero_hpc.trainers.trl.arguments import step_shape, uses_cuda
-from llmzero_hpc.trainers.trl.launch import launch_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from llmzero_hpc.config import SearchConfig
     from llmzero_hpc.search.configuration import Configuration
     from llmzero_hpc.sections import Hardware
-    from llmzero_hpc.tasks.base import Row, Task
     from llmzero_hpc.trainers.base import LaunchPlan
 
 _PACKAGES: Final = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
-_SAMPLES: Final = 3
 _WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
 _HEADS: Final = frozenset({"lm_head", "embed_tokens"})
 
@@ -48,23 +45,9 @@ class TrlTrainer(Trainer):
             raise ConfigurationError("configuration." + found[0])
         from llmzero_hpc.trainers.trl.model import load_tokenizer, prompt_tokens
 
-        task = load_task(config.task)
         tokenizer = load_tokenizer(folder)
         longest = _check_model(folder, config.configuration.target_modules)
-        room = longest - max(config.configuration.max_response_length, _validation_limit(config))
-        for split in Split:
-            if split is Split.TEST and isinstance(config.task, FilesTask) and config.task.test is None:
-                continue
-            rows = task.rows(split)
-            if not rows:
-                raise ConfigurationError(f"task: there are no {split} rows")
-            if len({isinstance(row.prompt, str) for row in rows}) > 1:
-                raise ConfigurationError(f"task: some {split} prompts are text, some are messages; make them all one")
-            _check_prompts(config, split, prompt_tokens(tokenizer, rows), room)
-            _check_rewards(task, rows)
-        batch, available = config.configuration.batch_size, len(task.rows(Split.TRAIN))
-        if batch > available:
-            raise ConfigurationError(f"configuration.batch_size: {batch}, but there are only {available} training rows")
+        check_rows(config, lambda rows: prompt_tokens(tokenizer, rows), longest)
 
     def problems(self, config: SearchConfig, configuration: Configuration) -> list[str]:
         """See the base class."""
@@ -112,34 +95,6 @@ def _check_hardware(hardware: Hardware) -> None:
         raise ConfigurationError("hardware.gpus: 0, but device is cuda", "say how many GPUs a phase takes")
     if hardware.vllm and not uses_cuda(hardware):
         raise ConfigurationError("hardware.vllm: needs GPUs", "leave it out on a CPU")
-
-
-def _validation_limit(config: SearchConfig) -> int:
-    return config.validation_max_response_length(config.configuration)
-
-
-def _check_prompts(config: SearchConfig, split: Split, prompts: list[list[int]], room: int) -> None:
-    limit = config.task.max_prompt_length if isinstance(config.task, FilesTask) else None
-    for number, tokens in enumerate(prompts, 1):
-        if not tokens:
-            raise ConfigurationError(f"task: the prompt of {split} row {number} has no tokens")
-        if limit is not None and len(tokens) > limit:
-            raise ConfigurationError(
-                f"task: the prompt of {split} row {number} has {len(tokens)} tokens, more than {limit}",
-                "shorten the prompt, or raise task.max_prompt_length",
-            )
-        if len(tokens) > room:
-            raise ConfigurationError(
-                f"task: the prompt of {split} row {number} has {len(tokens)} tokens; with the longest response "
-                f"that is more than the model takes ({room} are left for a prompt)",
-                "shorten the prompt, or lower max_response_length and its bounds",
-            )
-
-
-def _check_rewards(task: Task, rows: Sequence[Row]) -> None:
-    for row in rows[:_SAMPLES]:
-        for response, truncated in ((row.ground_truth, False), ("", True)):
-            task.reward(row, response, truncated=truncated)
 
 
 def _check_model(folder: Path, target_modules: str) -> int:

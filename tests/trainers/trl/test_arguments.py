@@ -12,10 +12,11 @@ import pytest
 from llmzero_hpc.search.configuration import Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS
 from llmzero_hpc.sections import Hardware
+from llmzero_hpc.trainers.launch import launch_plan
+from llmzero_hpc.trainers.steps import row_order
 from llmzero_hpc.trainers.trl import overrides
-from llmzero_hpc.trainers.trl.arguments import grpo_arguments, lora_arguments, row_order, step_shape
+from llmzero_hpc.trainers.trl.arguments import grpo_arguments, lora_arguments, step_shape
 from llmzero_hpc.trainers.trl.deepspeed import deepspeed_config
-from llmzero_hpc.trainers.trl.launch import launch_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from trl_phases import adapters, attempt_of, killed_at, metrics, run
+from tiny_phases import adapters, attempt_of, metrics
+from trl_phases import killed_at, run
 
 from llmzero_hpc.trainers.checkpoints import saved_steps
 from llmzero_hpc.trainers.specification import write_specification

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from llmzero_hpc.tasks.base import Split
 from llmzero_hpc.tasks.chains.task import ChainArithmetic
-from llmzero_hpc.trainers.trl.generation import MergedPolicy, Sampling, decode
+from llmzero_hpc.trainers.decoding import Sampling
+from llmzero_hpc.trainers.trl.generation import MergedPolicy, decode
 from llmzero_hpc.trainers.trl.model import load_tokenizer, prompt_tokens, with_adapter
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import pytest
-from trl_phases import SMALL, adapters, attempt_of, metrics, run
+from tiny_phases import SMALL, adapters, attempt_of, metrics
+from trl_phases import run
 
 from llmzero_hpc.sections import Hardware
 from llmzero_hpc.trainers.checkpoints import checkpoint_path

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from trl_phases import SMALL, adapters, attempt_of, exit_status, metrics, run
+from tiny_phases import SMALL, adapters, attempt_of, exit_status, metrics
+from trl_phases import run
 
 from llmzero_hpc.errors import ConfigurationError, StorageError
 from llmzero_hpc.search.metrics import STEP_METRICS

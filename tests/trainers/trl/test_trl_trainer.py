@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from trl_phases import SMALL, metrics, run
+from tiny_phases import SMALL, metrics
+from trl_phases import run
 
 from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.errors import ConfigurationError, MissingDependencyError

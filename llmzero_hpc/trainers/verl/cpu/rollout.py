@@ -17,7 +17,8 @@ import torch
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY, BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
 
-from llmzero_hpc.trainers.trl.generation import MergedPolicy, Sampling, decode
+from llmzero_hpc.trainers.decoding import Sampling
+from llmzero_hpc.trainers.trl.generation import MergedPolicy, decode
 from llmzero_hpc.trainers.verl.rendering import CPU_ROLLOUT_NAME
 from llmzero_hpc.trainers.verl.tokens import end_tokens
 

@@ -1,6 +1,6 @@
 """What a phase needs to continue itself after a kill: adapter, optimizer, and the metrics row that was due.
 
-No random state is kept: everything random in a step is seeded from the step's number (`arguments.step_seed`).
+No random state is kept: everything random in a step is seeded from the step's number (`steps.step_seed`).
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from llmzero_hpc.store.atomic import write_json
-from llmzero_hpc.trainers.checkpoints import is_adapter, saved_steps, unfinished_path, whole_folder
+from llmzero_hpc.trainers.checkpoints import is_adapter, saved_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 _PROGRESS: Final = "progress.json"
@@ -57,21 +56,3 @@ def drop_older(training_state: Path, step: int) -> None:
     for other in saved_steps(training_state):
         if other != step:
             shutil.rmtree(training_state / f"step_{other}", ignore_errors=True)
-
-
-def save_together(accelerator: Any, target: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a folder from all processes; the main one makes it and gives it its name when all are done.
-
-    Raises:
-        StorageError: the file system refused.
-    """
-    if accelerator.is_main_process:
-        with whole_folder(target) as folder:
-            accelerator.wait_for_everyone()
-            fill(folder)
-            accelerator.wait_for_everyone()
-    else:
-        accelerator.wait_for_everyone()
-        fill(unfinished_path(target))
-        accelerator.wait_for_everyone()
-    accelerator.wait_for_everyone()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from trl_phases import SMALL
+from tiny_phases import SMALL
 
 from llmzero_hpc.sections import FilesTask, Hardware, Rehearsal
 from llmzero_hpc.tasks.base import Split
