@@ -117,6 +117,23 @@ def test_after_two_unusable_replies_the_playbook_decides(tmp_path: Path) -> None
     assert "tiny" in answer.rationale.diagnosis
 
 
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"finish_reason": "length"}, "cut off at the limit"),
+        ({"finish_reason": "content_filter"}, "filter"),
+        ({"finish_reason": "tool_calls"}, "no tools"),
+        ({"finish_reason": None}, "did not come to its end"),
+        ({"message": {"refusal": "I would rather not."}}, "declined"),
+    ],
+)
+def test_a_reply_that_did_not_end_well_is_not_read(parts: dict[str, object], words: str, tmp_path: Path) -> None:
+    with always(stopper_reply(FALLING), **parts) as endpoint:
+        answer = agents(search(tmp_path, endpoint)).judge(FALLING)
+    assert not answer.stop, "whatever it holds"
+    assert words in endpoint.asked[1].text
+
+
 BAD_PROPOSALS = {
     "learning_rate: 1 is above 0.1": proposer_reply(changes=[{"name": "learning_rate", "value": 1.0, "why": ""}]),
     "lora_rank is fixed in a strategy": proposer_reply(changes=[{"name": "lora_rank", "value": 8, "why": ""}]),

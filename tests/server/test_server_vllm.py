@@ -44,14 +44,12 @@ ON_A_CPU = {
 }
 
 
-@pytest.fixture(scope="module", params=["text", "vision"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random model, called by what it takes."""
-    folder: Path = tmp_path_factory.mktemp("models") / request.param
+def made(kind: str, folder: Path) -> Path:
+    """A random model, in a folder called by what it takes."""
     maker = ROOT / "tests" / "agents" / "tiny_models.py"
-    texts = [str(ROOT / "prompts"), str(ROOT / "docs")]
-    subprocess.run([VLLM_PYTHON, str(maker), request.param, str(folder), *texts], check=True, capture_output=True)
-    return folder
+    command = [VLLM_PYTHON, str(maker), kind, str(folder / kind), str(ROOT / "prompts"), str(ROOT / "docs")]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / kind
 
 
 def served(root: Path, model: Path, iterations: int, **changes: Any) -> SearchDirectory:
@@ -107,10 +105,10 @@ def check(directory: SearchDirectory) -> None:
         assert len(node.attempts) == 1
 
 
-def test_a_search_by_vllm(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_by_a_model_that_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in ON_A_CPU.items():
         monkeypatch.setenv(key, value)
-    directory = served(tmp_path / "state" / "served", model, 5)
+    directory = served(tmp_path / "state" / "served", made("vision", tmp_path), 3)
     server = server_of(directory)
     with Daemon(directory) as daemon:
         tick_until(daemon, lambda: daemon.tick().finished, PATIENCE_SECONDS)
@@ -119,14 +117,14 @@ def test_a_search_by_vllm(model: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert files_with(server.key(), tmp_path) == {"key"}, "vLLM's log is among these files"
 
 
-@pytest.mark.parametrize("model", ["text"], indirect=True)
-def test_vllm_as_a_job_is_preempted_and_comes_back(clean_slurm: SlurmTestCluster, model: Path, tmp_path: Path) -> None:
+def test_a_search_by_a_model_whose_job_is_preempted(clean_slurm: SlurmTestCluster, tmp_path: Path) -> None:
     profile = CPU_PROFILE | {"nodelist": "node1"}
     cluster = on_slurm(tmp_path, profile)
     profiles = Path(cluster["profiles"])
     own = CPU_PROFILE | {"nodelist": "node4", "cpus_per_node": 2, "memory_gb_per_node": 8, "environment": ON_A_CPU}
     profiles.write_text(profiles.read_text() + f"server: {own}\n")
-    directory = served(tmp_path / "state" / "served", model, 3, cluster=cluster, serve={"profile": "server"})
+    model = made("text", tmp_path)
+    directory = served(tmp_path / "state" / "served", model, 4, cluster=cluster, serve={"profile": "server"})
     server = server_of(directory)
 
     def is_up(restart: int) -> bool:
