@@ -134,9 +134,6 @@ class SearchConfig(Section):
         return value
 
     @model_validator(mode="after")
-    def _money_can_be_counted(self) -> SearchConfig:
-        agents = self.agents
-    @model_validator(mode="after")
     def _cost_can_be_modelled(self) -> SearchConfig:
         if self.hardware.cost == "modelled" and (
             self.trainer != "lean" or not isinstance(self.cluster, LocalClusterConfig)
@@ -149,6 +146,9 @@ class SearchConfig(Section):
         if self.budget.api_dollars is not None and isinstance(agents, LanguageModelAgents) and agents.prices is None:
             raise Mistake(
                 "budget.api_dollars needs agents.prices", "say what the model's tokens cost, in dollars for a million"
+    @model_validator(mode="after")
+    def _money_can_be_counted(self) -> SearchConfig:
+        agents = self.agents
             )
         return self
 

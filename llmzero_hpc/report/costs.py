@@ -18,6 +18,8 @@ _SECONDS_AN_HOUR = 3600.0
 
 def device_unit(config: SearchConfig) -> str:
     """What compute is counted in."""
+    if config.hardware.cost == "modelled":
+        return "modelled CPU-hours"
     return "GPU-hours" if config.hardware.gpus else "CPU-hours"
 
 

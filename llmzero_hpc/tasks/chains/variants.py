@@ -38,7 +38,7 @@ _MIDDLE: Final = Family("long", 10, 14, "+++*")
 _SHORT_GUESSED: Final = Family("short", 2, 4, "+", answer_values=1)
 _LONG_GUESSED: Final = Family("long", 8, 12, "+*", answer_values=1)
 
-_RARE: Final = Family("rare", 3, 6, "+*")
+_RARE: Final = Family("rare", 4, 7, "+*")
 
 VARIANTS: Final = {
     "two-lengths": Variant(FAMILIES, FAMILIES, _WHOLE_TEXTS),
@@ -76,8 +76,9 @@ VARIANTS: Final = {
             text_steps=900,
             text_batch=48,
             learning_rate=6e-3,
-            wrong_facts=0.4,
-            right_shown=(0.3, 0.03, 0.01),
+            wrong_facts=0.25,
+            right_shown=(0.02,),
+            noise=0.05,
             overthinking=0.0,
         ),
     ),
