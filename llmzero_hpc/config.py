@@ -143,12 +143,12 @@ class SearchConfig(Section):
             )
         return self
 
-        if self.budget.api_dollars is not None and isinstance(agents, LanguageModelAgents) and agents.prices is None:
-            raise Mistake(
-                "budget.api_dollars needs agents.prices", "say what the model's tokens cost, in dollars for a million"
     @model_validator(mode="after")
     def _money_can_be_counted(self) -> SearchConfig:
         agents = self.agents
+        if self.budget.api_dollars is not None and isinstance(agents, LanguageModelAgents) and agents.prices is None:
+            raise Mistake(
+                "budget.api_dollars needs agents.prices", "say what the model's tokens cost, in dollars for a million"
             )
         return self
 

@@ -237,20 +237,20 @@ class LanguageModelAgents(Section):
                 f"agents.{foreign[0]} does not go with agents.serve",
                 "remove it: the search's own server has an address and a key of its own",
             )
-        return self
-
-    @field_validator("base_url")
-    @classmethod
-    def _plain_address(cls, value: str) -> str:
         if self.api_key_env and self.api_key_file:
             raise Mistake("agents.api_key_file does not go with agents.api_key_env", "keep the one that holds the key")
-        if not value:
-            return value
+        return self
+
     @property
     def key_place(self) -> str | None:
         """Where the key is, for people; None without one."""
         return str(self.api_key_file) if self.api_key_file else self.api_key_env
 
+    @field_validator("base_url")
+    @classmethod
+    def _plain_address(cls, value: str) -> str:
+        if not value:
+            return value
         parts = urlsplit(value)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise Mistake("agents.base_url is no http or https address", "write it as https://api.example.org/v1")
@@ -273,11 +273,6 @@ class LanguageModelAgents(Section):
             )
         return value
 
-
-def _agents_of_a_kind(value: Any) -> Any:
-    """Settings that name no kind are a model's as soon as they say where or which it is."""
-        return value
-
     @field_validator("api_key_file", mode="before")
     @classmethod
     def _a_path(cls, value: Any) -> Any:
@@ -287,6 +282,11 @@ def _agents_of_a_kind(value: Any) -> Any:
                 "agents.api_key_file is no path",
                 "put the key into a file and its path here: `~/.config/mine/key`, `./key`",
             )
+        return value
+
+
+def _agents_of_a_kind(value: Any) -> Any:
+    """Settings that name no kind are a model's as soon as they say where or which it is."""
     if isinstance(value, dict) and "kind" not in value:
         return {"kind": "llm" if {"base_url", "model", "serve"} & value.keys() else "playbook", **value}
     return value
