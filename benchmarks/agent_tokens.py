@@ -15,7 +15,6 @@ import json
 import struct
 import sys
 import tempfile
-import textwrap
 import threading
 import time
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from measuring import Progress
+from measuring import Progress, part_of_page, with_part
 
 from llmzero_hpc.agents.llm.ledger import TYPICAL, dollars
 from llmzero_hpc.agents.llm.prompts import estimated_tokens
@@ -38,8 +37,6 @@ _ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(_ROOT / "tests" / name) for name in ("server", "agents")]
 from stand_in_server import reply  # noqa: E402 - it stands beside the tests
 
-_BEGIN = "<!-- Measured by benchmarks/agent_tokens.py. Do not edit. -->"
-_END = "<!-- End of what is measured. -->"
 _PIXELS_OF_A_TOKEN = 750
 """Of a picture, with the model that the paper used."""
 _BUDGETS = {"proposer": (12_000, 4), "early_stopper": (3_000, 2)}
@@ -201,8 +198,6 @@ def section(calls: dict[str, list[Asked]], nodes: int, steps: int) -> str:
         for name, each in prices.items()
     )
     text = f"""\
-{_BEGIN}
-
 ## What language models are sent, and what it costs
 
 Counted by a scripted endpoint in a rehearsal search of {nodes} phases of {steps} steps: text by an estimate that splits
@@ -223,20 +218,8 @@ validations, as nothing new could be said: a validation every {_VALIDATE_STEPS} 
 is one every {60 * _VALIDATE_STEPS * _STEP_HOURS:.0f}. Without the first {_FIRST_STEP} steps of each phase, and the
 first phase of each search, which have nothing to be compared with, that makes {ours.calls:,} checks. One every 15
 minutes of all hours, the last row, would bring the sum to ${proposals.dollars + always.dollars:.0f}. Pace and interval
-are read off the paper's tables. Replies are the lengths that dry runs assume; hidden reasoning would come on top.
-
-{_END}"""
-    blocks = text.split("\n\n")
-    return (
-        "\n\n".join(each if each[0] in "|#<" else textwrap.fill(" ".join(each.split()), 120) for each in blocks) + "\n"
-    )
-
-
-def written(page: str, part: str) -> str:
-    """The page with that part, in its old place or at the end."""
-    before, _, rest = page.partition(_BEGIN)
-    after = rest.partition(_END)[2].strip("\n")
-    return before.rstrip("\n") + "\n\n" + part + (f"\n{after}\n" if after else "")
+are read off the paper's tables. Replies are the lengths that dry runs assume; hidden reasoning would come on top."""
+    return part_of_page("benchmarks/agent_tokens.py", text)
 
 
 def main() -> None:
@@ -247,7 +230,7 @@ def main() -> None:
     chosen = arguments.parse_args()
     size = QUICK if chosen.quick else SIZE
     part = section(measured(*size, Progress()), *size)
-    write_bytes(chosen.page, written(chosen.page.read_text(encoding="utf-8"), part).encode())
+    write_bytes(chosen.page, with_part(chosen.page.read_text(encoding="utf-8"), part).encode())
     print(f"wrote {chosen.page}")
 
 

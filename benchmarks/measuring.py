@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ HEAVY = frozenset(
 """Packages that cost a process on a login node tens of megabytes and most of a second."""
 
 PROBE = Path(__file__).with_name("probe.py")
+_BEGIN = "<!-- Measured by {}. Do not edit. -->"
+_END = "<!-- End of what is measured. -->"
 _PATIENCE_SECONDS = 2.0
 _BETWEEN_LINES = 2.0
 
@@ -131,6 +134,25 @@ def machine() -> list[tuple[str, str]]:
         ("Python", platform.python_version()),
         ("load average at the end", f"{load} (1, 5, 15 minutes)"),
     ]
+
+
+def part_of_page(script: str, text: str) -> str:
+    """Markdown with lines of even length, between marks by which `with_part` finds it again."""
+    blocks = [each if each[0] in "|#" else textwrap.fill(" ".join(each.split()), 120) for each in text.split("\n\n")]
+    return "\n\n".join([_BEGIN.format(script), *blocks, _END]) + "\n"
+
+
+def with_part(page: str, part: str) -> str:
+    """The page with a part, in its old place or at the end."""
+    before, _, rest = page.partition(part.partition("\n")[0])
+    after = rest.partition(_END)[2].strip("\n")
+    return before.rstrip("\n") + "\n\n" + part + (f"\n{after}\n" if after else "")
+
+
+def part_in(page: str, script: str) -> str:
+    """The part of a page that a script has written; empty where there is none."""
+    _, mark, rest = page.partition(_BEGIN.format(script))
+    return f"{mark}{rest.partition(_END)[0]}{_END}\n" if mark else ""
 
 
 def _processor() -> str:

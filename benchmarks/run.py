@@ -2,12 +2,14 @@
 
     python benchmarks/run.py [PAGE] [--quick]
 
+What VeRL costs is measured anew where LLMZERO_VERL_PYTHON names a Python that has it, and stays as it is elsewhere.
 `--quick` measures tiny sizes once, to see that everything works; its figures say nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +19,9 @@ import login_cost
 import page
 import slurm_cost
 import status_cost
+import verl_cost
 import views_cost
-from measuring import Progress, machine
+from measuring import Progress, machine, part_in, with_part
 
 from llmzero_hpc.store.atomic import write_bytes
 
@@ -101,6 +104,13 @@ def _on_slurm(plan: Plan, progress: Progress) -> tuple[tuple[slurm_cost.Watch, .
     return tuple(watches), tuple(gaps)
 
 
+def _of_verl(path: Path, progress: Progress) -> str:
+    python = os.environ.get("LLMZERO_VERL_PYTHON")
+    if python:
+        return verl_cost.section(verl_cost.measured(python, progress), verl_cost.environment_bytes(python))
+    return part_in(path.read_text(encoding="utf-8"), verl_cost.SCRIPT) if path.exists() else ""
+
+
 def main() -> None:
     """The command line."""
     arguments = argparse.ArgumentParser(description=__doc__)
@@ -111,7 +121,9 @@ def main() -> None:
     figures = measure(QUICK if chosen.quick else Plan(), progress)
     size = agent_tokens.QUICK if chosen.quick else agent_tokens.SIZE
     tokens = agent_tokens.section(agent_tokens.measured(*size, progress), *size)
-    write_bytes(chosen.page, agent_tokens.written(page.written(figures), tokens).encode())
+    text = with_part(page.written(figures), tokens)
+    verl = _of_verl(chosen.page, progress)
+    write_bytes(chosen.page, (with_part(text, verl) if verl else text).encode())
     print(f"wrote {chosen.page}")
 
 

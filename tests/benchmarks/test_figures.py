@@ -10,9 +10,10 @@ import page
 import pytest
 import slurm_cost
 import status_cost
+import verl_cost
 import views_cost
 from login_cost import LoginCost
-from measuring import Footprint, Run, machine
+from measuring import Footprint, Run, machine, part_in, with_part
 from samples import search_of, tree_of
 
 from llmzero_hpc.search.node import NodeStatus, TransitionKind
@@ -109,9 +110,19 @@ def test_the_section_on_tokens_is_put_in_its_place_once() -> None:
     # 3,000 tokens in and 400 out, 2,777 times
     assert "| 2,777 | 3,000 | 400 | $41.7 |" in part
     page = "# A page\n\n## What was there\n\nAnd so on.\n"
-    once = agent_tokens.written(page, part)
+    once = with_part(page, part)
     assert once.startswith(page)
     assert "| proposal | 1 | 5,000 |" in once
-    assert agent_tokens.written(once, part) == once
+    assert with_part(once, part) == once
     followed = once + "\n## And more\n"
-    assert agent_tokens.written(followed, part) == followed
+    assert with_part(followed, part) == followed
+
+
+def test_what_verl_costs_stays_on_the_page_where_it_is_not_measured() -> None:
+    start = verl_cost.Start("vLLM", 40.0, 70.0, 0.5, 3_200_000_000, 21)
+    part = verl_cost.section((start,), 4_200_000_000)
+    assert "| vLLM | 40 | 70 | 0.5 | 3.2 GB | 21 |" in part
+    assert "4.2 GB" in part
+    whole = with_part("# A page\n\nIts text.\n", part)
+    assert part_in(whole, verl_cost.SCRIPT) == part
+    assert not part_in("# A page\n", verl_cost.SCRIPT)

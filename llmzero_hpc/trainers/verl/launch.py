@@ -44,8 +44,7 @@ _CPU_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
         "LLMZERO_RAY_CPUS": "32",
         # Ray would end processes of a job when others have filled the machine's memory.
         "RAY_memory_monitor_refresh_ms": "0",
-        # vLLM would take half of the memory, and the same cores for each of its servers.
-        "VLLM_CPU_KVCACHE_SPACE": "1",
+        # Each of vLLM's servers would take the same cores.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
 )

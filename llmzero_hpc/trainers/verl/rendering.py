@@ -48,6 +48,8 @@ _CPU_VLLM: Final[Mapping[str, Value]] = MappingProxyType(
         f"{ROLLOUT}.name": "vllm",
         f"{ROLLOUT}.enforce_eager": True,
         f"+{ROLLOUT}.enable_sleep_mode": False,
+        # vLLM would take half of the memory for its cache, and fills all of it with zeros.
+        f"+{ROLLOUT}.engine_kwargs.vllm.kv_cache_memory_bytes": 2**28,
     }
 )
 
