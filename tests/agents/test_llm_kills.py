@@ -11,25 +11,35 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from kills import killed_at_every_step
-from model_samples import agents, config, proposer_reply, said, search_directory
-from playbook_samples import proposal_request, validations
+from model_samples import agents, analyzer_reply, config, proposer_reply, said, search_directory, stopper_reply
+from playbook_samples import failure_request, proposal_request, stop_request, validations
 from scripted_endpoint import Asked, Said, ScriptedEndpoint
 
 from llmzero_hpc.store.agent_calls import CallLog, Spending
 from llmzero_hpc.store.search_directory import SearchDirectory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from llmzero_hpc.agents.base import Proposal
+    from llmzero_hpc.agents.llm.agents import LanguageModel
 
 REQUEST = replace(proposal_request(validations([0.3, 0.4, 0.5])), child=1)
+FALLING = stop_request([0.30, 0.29, 0.28, 0.27], [0.5, 0.6, 0.7, 0.8])
+FAILED = replace(failure_request("CUDA out of memory"), child=1)
 GOOD, BAD = proposer_reply(resume_step=30), proposer_reply(resume_step=1)
+CALLS: dict[str, tuple[Callable[[LanguageModel], object], tuple[dict[str, Any], ...]]] = {
+    "proposer": (lambda model: model.propose(REQUEST), (BAD, GOOD)),
+    "early_stopper": (lambda model: model.judge(FALLING), (stopper_reply(FALLING),)),
+    "error_analyzer": (lambda model: model.repair(FAILED), (analyzer_reply(),)),
+}
+"""What each agent is asked, and what it hears: of the proposals the first may not be used, and is sent back."""
 
 
 def script(asked: Asked) -> Said:
-    """A proposal that may not be used, and a better one when told so."""
-    return Said(content=said(GOOD if len(asked.body["messages"]) > 2 else BAD))
+    """As above, for whom it is that asks."""
+    replies = next(replies for _, replies in CALLS.values() if asked.properties == set(replies[0]))
+    return Said(content=said(replies[len(asked.body["messages"]) // 2 - 1]))
 
 
 def total(directory: SearchDirectory) -> Spending:
@@ -49,7 +59,8 @@ def refusing(patched: pytest.MonkeyPatch, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_kill_at_every_step_of_a_call(tmp_path: Path) -> None:
+@pytest.mark.parametrize("agent", CALLS)
+def test_a_kill_at_every_step_of_a_call(agent: str, tmp_path: Path) -> None:
     root = tmp_path / "search"
     with ScriptedEndpoint(script) as endpoint:
         settings = config(endpoint.url)
@@ -59,12 +70,13 @@ def test_a_kill_at_every_step_of_a_call(tmp_path: Path) -> None:
             search_directory(root, settings)
             endpoint.asked.clear()
 
-        def call() -> Proposal:
-            return agents(SearchDirectory.open(root)).propose(REQUEST)
+        def call() -> object:
+            return CALLS[agent][0](agents(SearchDirectory.open(root)))
 
         prepare()
-        expected = call()
-        assert len(endpoint.asked) == 2
+        expected, rounds = call(), len(CALLS[agent][1])
+        assert len(endpoint.asked) == rounds
+        assert "tiny" in repr(expected)
         kills = 0
         for step in killed_at_every_step(prepare, call):
             kills += 1
@@ -73,9 +85,9 @@ def test_a_kill_at_every_step_of_a_call(tmp_path: Path) -> None:
             assert found.unanswered >= answered - found.calls, f"{step}: what may have been paid for is known"
             assert found.dollars == pytest.approx(0.003 * found.calls), step
             assert call() == expected, step
-            assert len(endpoint.asked) == answered + 2 - found.calls, f"{step}: nothing on disk is paid for again"
-            assert total(SearchDirectory.open(root)).calls == 2, step
-        assert kills > 60
+            assert len(endpoint.asked) == answered + rounds - found.calls, f"{step}: nothing on disk is paid for again"
+            assert total(SearchDirectory.open(root)).calls == rounds, step
+        assert kills > 30 * rounds
 
 
 def test_an_answer_that_the_disk_refuses_is_used_and_written_later(
