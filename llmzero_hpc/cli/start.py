@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,10 +17,11 @@ from llmzero_hpc.cli.locate import DEFAULT_STATE, SearchArgument, StateOption, l
 from llmzero_hpc.cli.run import TakeOverOption, is_settings, opened, show_plan
 from llmzero_hpc.cli.watching import following, waiting
 from llmzero_hpc.controller.hosts import Choice, Host
-from llmzero_hpc.errors import ControllerError, LeaseError
+from llmzero_hpc.errors import ControllerError, LeaseError, StorageError
 
 if TYPE_CHECKING:
     from llmzero_hpc.controller.daemon import LoopEnd
+    from llmzero_hpc.controller.tick import Outcome
     from llmzero_hpc.store.lease import Holder
     from llmzero_hpc.store.search_directory import SearchDirectory
 
@@ -91,16 +93,20 @@ def drive(
         typer.echo(f"{now} A controller begins on {socket.gethostname()}, pid {os.getpid()}.")
     with daemon, following(directory, Console(width=1000)) as print_new:
 
-        def after_tick() -> None:
-            print_new()
-            sys.stdout.flush()
-            limit_log(log)
+        def after_tick(_outcome: Outcome) -> None:
+            # The log is on the file system that may have refused the tick.
+            with suppress(OSError, StorageError):
+                print_new()
+                if daemon.storage_problem:
+                    typer.echo(f"{time.strftime('%H:%M:%S')} {daemon.storage_problem}")
+                sys.stdout.flush()
+                limit_log(log)
 
         if once:
             daemon.tick_alone()
             limit_log(log)
             return
-        end = daemon.loop(after_tick=lambda _outcome: after_tick())
+        end = daemon.loop(after_tick, outlasts_storage=True)
         if end.finished:
             daemon.views.refresh()
     typer.echo(f"The controller ends: {end.reason}.")

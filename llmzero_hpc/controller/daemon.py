@@ -41,6 +41,8 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals that end a controller in order; the last is how a cluster announces the end of the controller's job."""
 _LOOK_SECONDS = 2.0
 """How often a controller that waits for its next tick looks for a request to stop."""
+_LONGEST_PAUSE_SECONDS = 300.0
+"""Between two tries of a tick that the file system refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +106,22 @@ class Daemon:
         self._agents = agents
         self._desk = Desk()
         self._server = server_for(directory, agents, self._lease.check)
-        self.controller = Controller(
-            House(
-                directory=directory,
-                lease=self._lease,
-                cluster=cluster,
-                trainer=trainer,
-                agents=agents,
-                desk=self._desk,
-                submission=Submission(directory, cluster, trainer, clock, self._lease.check),
-                views=self.views,
-                clock=clock,
-                server=self._server,
-            )
+        self._house = House(
+            directory=directory,
+            lease=self._lease,
+            cluster=cluster,
+            trainer=trainer,
+            agents=agents,
+            desk=self._desk,
+            submission=Submission(directory, cluster, trainer, clock, self._lease.check),
+            views=self.views,
+            clock=clock,
+            server=self._server,
         )
+        self.controller = Controller(self._house)
+        self._refused_ticks = 0
+        self.storage_problem = ""
+        """What the file system said when it refused the last tick of `loop`; empty where it did not."""
 
     def __enter__(self) -> Self:
         """Itself; the lease is held since construction."""
@@ -164,12 +168,21 @@ class Daemon:
             outcome = self.tick()
         return outcome
 
-    def loop(self, after_tick: Callable[[Outcome], None] | None = None) -> LoopEnd:
-        """Tick until the search is over or someone asks to stop. Signals (`ENDING`) end it after the current tick."""
+    def loop(self, after_tick: Callable[[Outcome], None] | None = None, *, outlasts_storage: bool = False) -> LoopEnd:
+        """Tick until the search is over or someone asks to stop. Signals (`ENDING`) end it after the current tick.
+
+        Args:
+            after_tick: is told what each tick left behind.
+            outlasts_storage: try again for as long as the file system refuses: nobody is there to start it anew.
+
+        Raises:
+            LeaseError: another controller took the search over.
+            StorageError: the file system refused, and it is not to be outlasted.
+        """
         previous = {number: signal.signal(number, self._on_signal) for number in ENDING}
         try:
             while True:
-                outcome = self.tick()
+                outcome = self._patient_tick() if outlasts_storage else self.tick()
                 if after_tick is not None:
                     after_tick(outcome)
                 if outcome.finished:
@@ -183,12 +196,36 @@ class Daemon:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
+    def _patient_tick(self) -> Outcome:
+        """A tick; one that the file system refuses is tried again later, from what is on disk by then."""
+        try:
+            if self._refused_ticks:
+                self.controller = Controller(self._house)
+            outcome = self.tick()
+        except StorageError as error:
+            self._refused_ticks += 1
+            self.storage_problem = f"{error.message}; tried again in {self._pause_seconds:.0f} s"
+            if self._pause_seconds == _LONGEST_PAUSE_SECONDS:
+                text = f"The controller of {self._name} on {socket.gethostname()} waits: {error.message}."
+                self._notifier.tell(Notice(f"storage-{self._lease.token}", text))
+            return Outcome(finished=False, stop_requested=False, waiting_for=self.storage_problem)
+        self._refused_ticks, self.storage_problem = 0, ""
+        return outcome
+
+    @property
+    def _pause_seconds(self) -> float:
+        tick_seconds = self._directory.record.config.tick_seconds
+        return min(tick_seconds * 2.0**self._refused_ticks, max(tick_seconds, _LONGEST_PAUSE_SECONDS))
+
     def _rest(self) -> None:
         """Until the next tick is due, a signal came, or somebody asked for the end."""
-        until = time.monotonic() + self._directory.record.config.tick_seconds
+        until = time.monotonic() + self._pause_seconds
         while (left := until - time.monotonic()) > 0:
-            if self._wake.wait(min(left, _LOOK_SECONDS)) or control.stop_request(self._directory) is not None:
+            if self._wake.wait(min(left, _LOOK_SECONDS)):
                 return
+            with suppress(StorageError):
+                if control.stop_request(self._directory) is not None:
+                    return
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signal = number

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from command_line import PATIENCE, PROGRAM, CommandLine, run, started, wait_for
 
@@ -153,6 +155,16 @@ def small_disk(folder: Path, size: str) -> Iterator[bool]:
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def fill(disk: Path) -> None:
+    """Until no byte fits any more."""
+    with (disk / "filler").open("wb", buffering=0) as filler:
+        try:
+            while True:
+                filler.write(bytes(4096))
+        except OSError:
+            return
+
+
 def test_a_disk_that_is_full_while_a_search_runs(command: CommandLine) -> None:
     """A real tiny file system; skipped where none can be mounted (the store's tests limit file sizes there)."""
     # no floor of free space, or nothing would start
@@ -163,12 +175,7 @@ def test_a_disk_that_is_full_while_a_search_runs(command: CommandLine) -> None:
             pytest.skip("needs to mount a file system")
         with started("run", "search.yaml", folder=command.folder) as controller:
             wait_for(lambda: trains(command), "the phase runs")
-            with (disk / "filler").open("wb", buffering=0) as filler:
-                try:
-                    while True:
-                        filler.write(bytes(4096))
-                except OSError:
-                    pass
+            fill(disk)
             _, err = controller.communicate(timeout=PATIENCE)
         assert controller.returncode == 8, err
         lines = err.splitlines()
@@ -177,6 +184,34 @@ def test_a_disk_that_is_full_while_a_search_runs(command: CommandLine) -> None:
         assert command("status").code == 0
         (disk / "filler").unlink()
         assert command("tick").code == 0
+
+
+@pytest.mark.slow
+def test_a_controller_without_a_terminal_outlasts_a_full_disk(command: CommandLine) -> None:
+    """Nobody is there to start it anew; skipped where no file system can be mounted."""
+    command.write(
+        name="slow",
+        rehearsal=SLOW,
+        budget={"iterations": 2},
+        configuration={"batch_size": 32, "epochs": 1.5},
+        housekeeping={"free_gb": 0},
+        max_attempts=50,
+        tick_seconds=0.1,
+    )
+    disk = command.folder / "state"
+    with small_disk(disk, "2m") as mounted:
+        if not mounted:
+            pytest.skip("needs to mount a file system")
+        pid = int(re.findall(r"process (\d+)", command("start", "search.yaml", "--on", "login").out)[0])
+        wait_for(lambda: trains(command), "the phase runs")
+        controller = psutil.Process(pid)
+        fill(disk)
+        before = controller.num_ctx_switches().voluntary
+        wait_for(lambda: controller.num_ctx_switches().voluntary > before + 10, "it has looked again and again")
+        (disk / "filler").unlink()
+        wait_for(lambda: " finished" in command("status").out.splitlines()[0], "the search is over")
+        assert len(tree(command)) == 2
+        assert " tried again in " in (disk / "slow" / "controller.log").read_text()
 
 
 def test_a_disk_that_may_only_be_read(finished: CommandLine, command: CommandLine) -> None:
