@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -34,6 +35,8 @@ from llmzero_hpc.sections import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llmzero_hpc.search.methods import Method
 
 NAME_PATTERN = "[a-z0-9][a-z0-9_-]{0,39}"
@@ -205,6 +208,33 @@ def checked_settings(data: dict[Any, Any], source: str) -> SearchConfig:
     except ValidationError as error:
         message, next_step = explained(error.errors(), SearchConfig)
         raise ConfigurationError(f"{source}: {message}", next_step) from None
+
+
+def changed_settings(config: SearchConfig, changes: Mapping[str, Any], source: str, folder: Path) -> SearchConfig:
+    """A search with other settings: of a section only the keys that are named change, unless it is of another kind.
+
+    Args:
+        config: the search.
+        changes: keys as in `search.yaml`.
+        source: names them in messages.
+        folder: where relative paths in them are taken from.
+
+    Raises:
+        ConfigurationError: something in it is wrong; the message says where.
+    """
+    data = {key: getattr(config, key) for key in type(config).model_fields}
+    for key, value in changes.items():
+        known = _keys(data.get(key))
+        same_kind = value.keys() <= known.keys() and value.get("kind") in {None, known.get("kind")} if known else False
+        data[key] = {**known, **value} if same_kind else value
+    return _with_absolute_paths(checked_settings(data, source), folder)
+
+
+def _keys(section: Any) -> dict[str, Any]:
+    """Of a section; none of what is no section."""
+    if isinstance(section, Rules):
+        return asdict(section)
+    return section.model_dump() if isinstance(section, Section) else {}
 
 
 def _with_absolute_paths(config: SearchConfig, folder: Path) -> SearchConfig:

@@ -102,6 +102,10 @@ class MethodSection(Section):
     def growth(self, rules: Rules) -> Method:
         """How its tree grows."""
 
+    def words(self) -> str:
+        """What is left out of it, for people."""
+        return ""
+
     def judging(self, own: EarlyStop) -> EarlyStop:  # noqa: ARG002 - contract
         """When its running phases are judged; `own` is what `search.yaml` says. A baseline's run to completion."""
         return EarlyStop(enabled=False)
@@ -121,6 +125,10 @@ class LLMZeroMethod(MethodSection):
     def growth(self, rules: Rules) -> Method:
         """Tree search, or a greedy chain."""
         return TreeSearch(rules) if self.tree else GreedyChain(rules)
+
+    def words(self) -> str:
+        """Its tree, where that is left out."""
+        return "" if self.tree else "tree: false"
 
     def judging(self, own: EarlyStop) -> EarlyStop:
         """As `early_stop` says."""

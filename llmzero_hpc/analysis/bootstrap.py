@@ -30,6 +30,16 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Ratio:
+    """The sum of one quantity over that of another on the same seeds, with its interval over seeds at `LEVEL`."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class PairedDifference:
     """One method minus another on the same seeds."""
 
@@ -84,6 +94,26 @@ def paired(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Pa
         effect_size=found.mean / found.deviation if found.deviation > 0 else None,
         p_value=min(1.0, 2.0 * min(below, above) / len(means)) if len(differences) > 1 else 1.0,
     )
+
+
+def ratio(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Ratio | None:
+    """The sum of the first over the sum of the second; pairs are resampled together. None where the latter is 0.
+
+    Raises:
+        ValueError: one has no partner.
+    """
+    pairs = list(zip(first, second, strict=True))
+    if any(other <= 0 for _, other in pairs) or not pairs:
+        return None
+    random = Random(seed)  # noqa: S311 - no cryptography
+    draws = (pairs,) if len(pairs) == 1 else (random.choices(pairs, k=len(pairs)) for _ in range(RESAMPLES))
+    ratios = sorted(_of_sums(draw) for draw in draws)
+    tail = (1.0 - LEVEL) / 2.0
+    return Ratio(_of_sums(pairs), _quantile(ratios, tail), _quantile(ratios, 1.0 - tail), len(pairs))
+
+
+def _of_sums(pairs: Sequence[tuple[float, float]]) -> float:
+    return math.fsum(one for one, _ in pairs) / math.fsum(other for _, other in pairs)
 
 
 def _resampled_means(values: Sequence[float], seed: int, resamples: int) -> list[float]:

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from llmzero_hpc.analysis.bootstrap import Estimate, PairedDifference, estimate, paired
+from llmzero_hpc.analysis.bootstrap import Estimate, PairedDifference, Ratio, estimate, paired, ratio
 from llmzero_hpc.analysis.curves import Cost, Point, best_so_far, cost_to_reach, measured, score_at, total_cost
+from llmzero_hpc.analysis.wall import makespan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmzero_hpc.search.tree import Tree
+    from llmzero_hpc.store.agent_calls import Spending
 
 _GRID = 60
 """Points of a band."""
@@ -35,6 +37,12 @@ class Run:
     curve: tuple[Point, ...]
     is_over: bool
     """The search has ended; what is said of one that has not is provisional."""
+    wall: float = 0.0
+    """Seconds that its phases take on as many places as it has (`analysis.wall`)."""
+    tokens: int = 0
+    """Of its language models: prompts and replies."""
+    dollars: float = 0.0
+    """What those cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,12 @@ class MethodResult:
     """Runs that reached the best static result of their seed."""
     cost_to_reach: float | None
     """Median device-seconds of those until they had."""
+    wall: float = 0.0
+    """Mean seconds of a run."""
+    tokens: float = 0.0
+    """Mean tokens of its language models."""
+    dollars: float = 0.0
+    """Mean cost of those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,15 @@ class Pair:
     other: str
     validation: PairedDifference | None
     test: PairedDifference | None
+    compute: Ratio | None
+    """What the other spent over what the reference spent."""
+    speed: Ratio | None
+    """What the reference spent over what the other spent until both had the lower of their two best validation scores.
+
+    Below 1 the other is slower: the paper's speed (Table 2). The reference saves as much as is missing to 1.
+    """
+    wall: Ratio | None
+    """How long the reference takes over how long the other takes: above 1 the other is done earlier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +115,22 @@ class Comparison:
         return all(run.is_over for run in self.runs)
 
 
-def run_of(tree: Tree, *, method: str, seed: int, is_static: bool, is_over: bool, cost: Cost = measured) -> Run:
-    """What one search has come to. Early-stopped and failed phases are paid for like all others."""
+def run_of(
+    tree: Tree,
+    *,
+    method: str,
+    seed: int,
+    is_static: bool,
+    is_over: bool,
+    cost: Cost = measured,
+    slots: int = 1,
+    devices: int = 1,
+    spending: Spending | None = None,
+) -> Run:
+    """What one search has come to. Early-stopped and failed phases are paid for like all others.
+
+    `slots` are phases in flight, `devices` those of one phase; `spending` is that of its language models.
+    """
     best, evaluation = tree.best(), tree.evaluation
     return Run(
         method=method,
@@ -105,6 +142,9 @@ def run_of(tree: Tree, *, method: str, seed: int, is_static: bool, is_over: bool
         test=None if evaluation is None else evaluation.score,
         curve=best_so_far(tree, cost),
         is_over=is_over,
+        wall=makespan(tree, slots, devices, cost),
+        tokens=0 if spending is None else spending.tokens,
+        dollars=0.0 if spending is None else spending.dollars,
     )
 
 
@@ -146,6 +186,9 @@ def _row(runs: Sequence[Run], statics: dict[int, float]) -> MethodResult:
         phases=sum(run.phases for run in runs) / len(runs),
         reached=len(costs),
         cost_to_reach=median(costs) if costs else None,
+        wall=sum(run.wall for run in runs) / len(runs),
+        tokens=sum(run.tokens for run in runs) / len(runs),
+        dollars=sum(run.dollars for run in runs) / len(runs),
     )
 
 
@@ -158,7 +201,22 @@ def _pair(runs: Sequence[Run], reference: str, other: str) -> Pair:
         other,
         _difference([(one.validation, two.validation) for one, two in both]),
         _difference([(one.test, two.test) for one, two in both]),
+        compute=ratio([two.cost for _, two in both], [one.cost for one, _ in both]),
+        speed=_speed(both),
+        wall=ratio([one.wall for one, _ in both], [two.wall for _, two in both]),
     )
+
+
+def _speed(pairs: Sequence[tuple[Run, Run]]) -> Ratio | None:
+    reached = []
+    for one, two in pairs:
+        if one.validation is None or two.validation is None:
+            continue
+        target = min(one.validation, two.validation)
+        costs = (cost_to_reach(one.curve, target), cost_to_reach(two.curve, target))
+        if costs[0] is not None and costs[1] is not None:
+            reached.append((costs[0], costs[1]))
+    return ratio([one for one, _ in reached], [two for _, two in reached])
 
 
 def _difference(pairs: Sequence[tuple[float | None, float | None]]) -> PairedDifference | None:

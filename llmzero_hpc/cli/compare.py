@@ -71,9 +71,10 @@ def _carry_out(
     from rich.console import Console
 
     from llmzero_hpc.controller.comparison import comparison, drive, existing, opened
+    from llmzero_hpc.report.comparison_markdown import page
     from llmzero_hpc.report.comparison_views import document, picture, sentences, table
     from llmzero_hpc.report.costs import device_unit
-    from llmzero_hpc.store.atomic import write_json
+    from llmzero_hpc.store.atomic import write_bytes, write_json
 
     if look:
         found = existing(searches, folder)
@@ -90,6 +91,15 @@ def _carry_out(
         sys.stdout.write("\n")
     if not look:
         write_json(folder / "comparison.json", shown)
+        text = page(
+            result,
+            name=folder.name,
+            unit=unit,
+            simulated=simulated,
+            changes={one.method: one.changes for one, _ in found},
+            picture="comparison.svg",
+        )
+        write_bytes(folder / "results.md", text.encode())
         with busy("Drawing"):
             for kind in ("svg", "png"):
                 picture(result, folder / f"comparison.{kind}", title=folder.name, unit=unit, simulated=simulated)
@@ -101,7 +111,7 @@ def _carry_out(
     for sentence in sentences(result):
         typer.echo(sentence)
     if not look:
-        typer.echo(f"wrote {folder / 'comparison.json'} and {folder / 'comparison.svg'}")
+        typer.echo(f"wrote {folder / 'results.md'}, comparison.json and comparison.svg beside it")
 
 
 def _say(directory: SearchDirectory, what: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from llmzero_hpc import settings_file
 from llmzero_hpc.analysis.comparison import Comparison, Run, compared, run_of
 from llmzero_hpc.analysis.curves import Cost, measured
 from llmzero_hpc.baselines.registry import check_method
-from llmzero_hpc.config import NAME_PATTERN, SearchConfig, load
+from llmzero_hpc.config import NAME_PATTERN, SearchConfig, changed_settings, load
 from llmzero_hpc.controller.apart import apart
 from llmzero_hpc.controller.creation import checked, opened_or_created
 from llmzero_hpc.controller.daemon import Daemon
@@ -27,6 +27,7 @@ from llmzero_hpc.report.reading import read
 from llmzero_hpc.search.configuration import Bounds
 from llmzero_hpc.sections import Budget, Section
 from llmzero_hpc.store import control
+from llmzero_hpc.store.agent_calls import CallLog, Spending
 from llmzero_hpc.store.search_directory import SearchDirectory
 
 if TYPE_CHECKING:
@@ -45,6 +46,32 @@ def _labelled(value: Any) -> Any:
 Label = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,23}$")]
 
 
+class Changes(Section):
+    """Settings of `search.yaml` that one method changes: what an ablation leaves out, or whom its agents ask."""
+
+    rules: dict[str, Any] = Field(default_factory=dict)
+    """Keys of `rules`."""
+    early_stop: dict[str, Any] = Field(default_factory=dict)
+    """Keys of `early_stop`."""
+    agents: dict[str, Any] = Field(default_factory=dict)
+    """Keys of `agents`; where those are of another kind, all of them."""
+    max_parallel_phases: int | None = None
+    """Phases in flight at once."""
+
+    def settings(self) -> dict[str, Any]:
+        """What is changed, by its key in `search.yaml`."""
+        return {key: value for key in type(self).model_fields if (value := getattr(self, key))}
+
+    def words(self) -> str:
+        """For people: `early_stop.enabled: false`."""
+        flat = {
+            f"{key}.{name}" if isinstance(value, dict) else key: one
+            for key, value in self.settings().items()
+            for name, one in (value.items() if isinstance(value, dict) else ((key, value),))
+        }
+        return ", ".join(f"{key}: {str(one).lower() if isinstance(one, bool) else one}" for key, one in flat.items())
+
+
 class ComparisonPlan(Section):
     """The content of `compare.yaml`."""
 
@@ -54,6 +81,8 @@ class ComparisonPlan(Section):
     """A `search.yaml`: task, model, start, bounds and cluster are the same for all methods."""
     methods: Annotated[dict[Label, MethodConfig], BeforeValidator(_labelled), Field(min_length=1)]
     """Methods by the name that they get in the table; a list of names where none needs settings."""
+    changes: dict[Label, Changes] = Field(default_factory=dict)
+    """Settings of `search` that differ for single methods: ablations, phases in flight, other agents."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)]
     """Each method is run once with each."""
     budget: Budget
@@ -67,6 +96,9 @@ class ComparisonPlan(Section):
     def _can_be_compared(self) -> ComparisonPlan:
         if self.reference is not None and self.reference not in self.methods:
             raise Mistake(f"reference: {self.reference!r} is no method here", closest(self.reference, self.methods))
+        for label in self.changes:
+            if label not in self.methods:
+                raise Mistake(f"changes: {label!r} is no method here", closest(label, self.methods))
         if len(set(self.seeds)) != len(self.seeds):
             raise Mistake("seeds: one stands twice", "give each seed once")
         if not {"device_hours", "iterations"} & self.budget.model_fields_set:
@@ -85,6 +117,8 @@ class Member:
 
     method: str
     config: SearchConfig
+    changes: str = ""
+    """How it differs from `search` besides its method, for people."""
 
     @property
     def is_static(self) -> bool:
@@ -123,8 +157,17 @@ def members(plan: ComparisonPlan) -> tuple[Member, ...]:
     budget = plan.budget.model_copy(update={"includes_test": False})
     if "iterations" not in budget.model_fields_set:
         budget = budget.model_copy(update={"iterations": _UNLIMITED})
+    bases = {
+        label: changed_settings(base, own.settings(), f"changes.{label}", plan.search.parent)
+        for label, own in plan.changes.items()
+    }
     return tuple(
-        member(base, label, method, seed, budget) for seed in plan.seeds for label, method in plan.methods.items()
+        replace(
+            member(bases.get(label, base), label, method, seed, budget),
+            changes=", ".join(filter(None, (method.words(), plan.changes.get(label, Changes()).words()))),
+        )
+        for seed in plan.seeds
+        for label, method in plan.methods.items()
     )
 
 
@@ -151,7 +194,7 @@ def opened(searches: Iterable[Member], folder: Path) -> tuple[tuple[Member, Sear
     found = []
     for one in searches:
         directory = opened_or_created(one.config, folder / one.config.name, time.time(), check)
-        found.append((Member(one.method, directory.record.config), directory))
+        found.append((replace(one, config=directory.record.config), directory))
     return tuple(found)
 
 
@@ -165,7 +208,7 @@ def existing(searches: Iterable[Member], folder: Path) -> tuple[tuple[Member, Se
     for one in searches:
         if (folder / one.config.name).is_dir():
             directory = SearchDirectory.open(folder / one.config.name)
-            found.append((Member(one.method, directory.record.config), directory))
+            found.append((replace(one, config=directory.record.config), directory))
     if not found:
         raise SearchNotFoundError(f"{folder} holds no search of this comparison", "leave --look out to begin it")
     return tuple(found)
@@ -213,14 +256,17 @@ def comparison(searches: Iterable[tuple[Member, SearchDirectory]], reference: st
 
 
 def _run(one: Member, directory: SearchDirectory, cost: Cost) -> Run:
-    tree = directory.read_tree()
+    config = directory.record.config
     return run_of(
-        tree,
+        directory.read_tree(),
         method=one.method,
         seed=one.config.seed,
         is_static=one.is_static,
         is_over=_is_over(directory),
         cost=cost,
+        slots=config.max_parallel_phases,
+        devices=config.hardware.devices,
+        spending=sum(CallLog(directory).spending().values(), start=Spending()),
     )
 
 

@@ -35,7 +35,9 @@ class Round:
     replies: tuple[CallReply, ...]
     """One; none where none came, and several where one was cut off or two were asked at once."""
     content: Any
-    """The reply as JSON where it is some, else as text; None without one."""
+    """The reply as JSON where it is some, else as text; None without one. Of one that calls tools, what it calls."""
+    results: tuple[str, ...] = ()
+    """Of the tools that the reply before called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def _stand_in(call: Call, node: NodeReport, model: str, *, used: bool) -> str:
 
 def _round(call: Call, number: int, request: CallRequest) -> Round:
     reply, outcome = call.reply(number), call.outcome
-    content: Any = None if reply is None else _readable(reply.content)
+    content: Any = None if reply is None else _said(reply)
     if outcome is not None and outcome.parsed is not None and number == max(call.rounds):
         content = outcome.parsed
     return Round(
@@ -119,7 +121,15 @@ def _round(call: Call, number: int, request: CallRequest) -> Round:
         repairs=tuple(line[2:] for line in request.user.splitlines() if number > 1 and line.startswith("- ")),
         replies=tuple(call.replies_of(number)),
         content=content,
+        results=tuple(result.text for result in request.results),
     )
+
+
+def _said(reply: CallReply) -> Any:
+    calls = [{"tool": call.name, "arguments": _readable(call.arguments)} for call in reply.wanted]
+    if not calls:
+        return _readable(reply.content)
+    return ({"text": reply.content} if reply.content else {}) | {"calls": calls}
 
 
 def _readable(content: str) -> Any:

@@ -55,12 +55,12 @@ def table(comparison: Comparison, unit: str) -> RenderableType:
         view.add_row(
             row.method,
             "static" if row.is_static else "adaptive",
-            _spread(row.validation),
-            _spread(row.test),
-            _gain(row, first),
+            spread(row.validation),
+            spread(row.test),
+            gain_over(row, first),
             f"{row.phases:.1f}",
             words.number(row.cost / _HOUR),
-            _reached(row),
+            reached(row),
         )
     return view
 
@@ -115,20 +115,23 @@ def picture(comparison: Comparison, path: Path, *, title: str, unit: str, simula
     save_picture(path, draw, (9.0, 6.0), f"{title} (SIMULATED)" if simulated else title)
 
 
-def _spread(estimate: Estimate | None) -> str:
+def spread(estimate: Estimate | None) -> str:
+    """A mean with its deviation: 0.812 ±0.034."""
     if estimate is None:
         return "none"
     spread = f" ±{estimate.deviation:.3f}" if estimate.count > 1 else ""
     return f"{estimate.mean:.3f}{spread}"
 
 
-def _gain(row: MethodResult, first: MethodResult | None) -> str:
+def gain_over(row: MethodResult, first: MethodResult | None) -> str:
+    """In the test score over the first static method."""
     if first is None or row is first or row.test is None or first.test is None:
         return ""
     return f"{row.test.mean - first.test.mean:+.3f}"
 
 
-def _reached(row: MethodResult) -> str:
+def reached(row: MethodResult) -> str:
+    """The median compute until a run had the best static result of its seed, and how many had."""
     if row.cost_to_reach is None:
         return "never"
     return f"{words.number(row.cost_to_reach / _HOUR)} ({row.reached}/{row.runs})"

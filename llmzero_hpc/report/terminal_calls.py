@@ -70,8 +70,9 @@ def _round(one: Round, asked: str, *, priced: bool) -> list[RenderableType]:
         size = f"system {len(one.system):,} and user {len(one.user):,} characters"
         begins = words.clipped(words.plain(one.user), _BEGINNING)
         lines.append(field("prompt", f"{size}: {begins}"))
-    else:
+    elif not one.results:
         lines.append(field("again", words.plain("; ".join(one.repairs) or "the reply could not be used")))
+    lines += [field("result", words.clipped(words.plain(result), _BEGINNING)) for result in one.results]
     lines += [_path(path) for path in (one.request, *one.images)]
     for reply in one.replies:
         lines.append(field("reply", _facts(reply, asked, priced=priced)))

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from search_trees import SCRATCH, STOPPED, node, tree
 
-from llmzero_hpc.analysis.bootstrap import estimate, paired
+from llmzero_hpc.analysis.bootstrap import estimate, paired, ratio
 from llmzero_hpc.analysis.comparison import Run, compared, run_of
 from llmzero_hpc.analysis.curves import Point, best_so_far, cost_to_reach, score_at, total_cost
 from llmzero_hpc.analysis.structure import structure_from_moves, structure_of_best, summary, transitions_of
+from llmzero_hpc.analysis.wall import makespan
 from llmzero_hpc.search.configuration import Configuration
 from llmzero_hpc.search.hyperparameters import ParameterClass
 from llmzero_hpc.search.node import Attempt, Checkpoint, CheckpointReference
@@ -183,3 +184,63 @@ def test_a_run_is_read_from_its_tree() -> None:
     empty = run_of(Tree(), method="tree", seed=3, is_static=False, is_over=False)
     assert (empty.validation, empty.curve) == (None, ())
     assert not compared([empty], "tree").is_over
+
+
+def test_what_a_method_spends_until_an_equal_score() -> None:
+    """By hand: the lower of the two best is 0.7 on seed 0 (20 against 60) and 0.6 on seed 1 (10 against 20)."""
+    found = compared(
+        [
+            run("full", 0, [(10, 0.5), (20, 0.8)], is_static=False),
+            run("full", 1, [(10, 0.6)], is_static=False),
+            run("without", 0, [(30, 0.6), (60, 0.7)], is_static=False),
+            run("without", 1, [(20, 0.65)], is_static=False),
+        ],
+        "full",
+    )
+    [pair] = found.pairs
+    assert pair.speed is not None
+    assert pair.speed.value == pytest.approx((20 + 10) / (60 + 20))
+    assert pair.compute is not None
+    assert pair.compute.value == pytest.approx((60 + 20) / (20 + 10))
+    assert pair.compute.low == pytest.approx(20 / 10)
+    assert pair.compute.high == pytest.approx(60 / 20)
+    assert pair.wall is None, "nothing is known of it"
+
+
+def test_a_ratio_of_nothing_is_none() -> None:
+    assert ratio([1.0], [0.0]) is None
+    assert ratio([], []) is None
+    one = ratio([3.0], [2.0])
+    assert one is not None
+    assert (one.value, one.low, one.high, one.count) == (1.5, 1.5, 1.5, 1)
+    with pytest.raises(ValueError, match="zip"):
+        ratio([1.0, 2.0], [1.0])
+
+
+def lasting(*seconds: float, resumes: dict[int, int]) -> Tree:
+    """Phases that cost so much; `resumes` says which resumed which."""
+    return tree(
+        *(
+            replace(
+                node(number, 0 if number else None, 0.5, kind=SCRATCH),
+                resume=CheckpointReference(resumes[number], 10) if number in resumes else None,
+                attempts=(Attempt(1, "job", 0.0, device_seconds=cost),),
+            )
+            for number, cost in enumerate(seconds)
+        )
+    )
+
+
+def test_phases_one_after_another_and_side_by_side() -> None:
+    """By hand, on two places: 0 until 10; 1 and 2 from there, until 30 and 15; 3 needs 1: 30 to 70; then 4."""
+    searched = lasting(10, 20, 5, 40, 5, resumes={1: 0, 2: 0, 3: 1})
+    assert makespan(searched, 1) == 80.0
+    assert makespan(searched, 2) == 70.0
+    assert makespan(searched, 4) == 70.0, "what resumes another waits for it, however many places there are"
+    free = lasting(10, 20, 5, 40, 5, resumes={})
+    assert makespan(free, 2) == 55.0, "0 to 10, 1 to 20, 2 from 10 to 15, 3 from 15 to 55, 4 from 20 to 25"
+    assert makespan(free, 5) == 40.0
+    assert makespan(free, 2, devices=5) == 11.0
+    assert makespan(Tree(), 1) == 0.0
+    with pytest.raises(ValueError, match="needs a place"):
+        makespan(free, 0)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from search_trees import (
     CANCELLED,
     COMPLETED,
+    DEBUG,
     EVOLVE,
     FAILED,
     RUNNING,
@@ -22,8 +23,9 @@ from search_trees import (
     tree,
 )
 
-from llmzero_hpc.search.methods import IndependentTrials, Method, Population, Schedule
-from llmzero_hpc.search.node import Checkpoint, CheckpointReference, NodeStatus
+from llmzero_hpc.search.methods import GreedyChain, IndependentTrials, Method, OwnChoice, Population, Schedule
+from llmzero_hpc.search.node import Checkpoint, CheckpointReference, NodeStatus, Rationale
+from llmzero_hpc.search.rules import Rules
 from llmzero_hpc.search.selection import Expansion, Standstill
 from llmzero_hpc.search.tree import Tree
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXHAUSTED, WAITING = Standstill.EXHAUSTED, Standstill.WAITING
+OUTCOMES = st.sampled_from([COMPLETED, COMPLETED, COMPLETED, FAILED, STOPPED, CANCELLED])
 
 
 def grown(method: Method, scores: Sequence[float], start: Tree) -> Tree:
@@ -110,13 +113,70 @@ def test_a_generation_waits_for_the_one_before() -> None:
     assert Population(2).next(waiting) is WAITING
 
 
-@pytest.mark.parametrize("method", [IndependentTrials(1), Schedule(1), Population(2)])
+def test_a_greedy_chain_continues_the_best_whatever_was_tried_from_it() -> None:
+    method = GreedyChain(Rules())
+    done = grown(method, [0.3, 0.2, 0.25, 0.4, 0.1], tree(node(0, None, 0.1)))
+    assert [phase.parent for phase in done] == [None, 0, 1, 1, 1, 4]
+    assert {phase.kind for phase in done if phase.id} == {EVOLVE}, "nothing is injected"
+    assert method.expandable(done) == {4}
+
+
+def test_a_greedy_chain_repairs_a_failure_within_limits_and_then_goes_on_from_the_best() -> None:
+    method = GreedyChain(Rules(max_debug_children=2, max_debug_depth=1))
+    now = tree(node(0, None, 0.3), node(1, 0, status=FAILED))
+    for number in (2, 3):
+        choice = method.next(now)
+        assert choice == Expansion(DEBUG, 1, repairs=1)
+        assert 1 in method.expandable(now)
+        now = ended(begun(now, choice), number, FAILED, None)
+    assert method.next(now) == Expansion(EVOLVE, 0)
+    assert method.expandable(now) == {0}
+    dead = tree(
+        node(0, None, status=FAILED), node(1, 0, status=FAILED, repairs=0), node(2, 0, status=FAILED, repairs=0)
+    )
+    assert method.next(dead) is EXHAUSTED
+
+
+@given(parallel=st.integers(1, 3), data=st.data())
+def test_a_greedy_chain_resumes_nothing_that_it_had_given_away(parallel: int, data: st.DataObject) -> None:
+    method = GreedyChain(Rules(max_debug_children=2, max_debug_depth=2))
+    now = tree(node(0, None, 0.5))
+    given_away: set[int] = set()
+    for _ in range(24):
+        given_away |= {phase.id for phase in now if phase.status.is_final} - method.expandable(now)
+        flying = [phase.id for phase in now.active()]
+        choice = method.next(now) if len(flying) < parallel else WAITING
+        if isinstance(choice, Expansion):
+            assert choice.parent not in given_away
+            assert choice.kind is DEBUG or now[choice.parent].score == max(one.score or 0 for one in now.scored())
+            now = begun(now, choice)
+        else:
+            assert flying
+            status = data.draw(OUTCOMES)
+            score = data.draw(st.sampled_from([0.1, 0.5, 0.6, 0.7])) if status in {COMPLETED, STOPPED} else None
+            now = ended(now, data.draw(st.sampled_from(flying)), status, score)
+
+
+def test_phases_of_their_own_choice_follow_each_other_until_there_are_to_be_no_more() -> None:
+    method = OwnChoice()
+    assert method.leaves_choice
+    assert method.next(tree(node(0, None, status=RUNNING))) is WAITING
+    two = tree(node(0, None, 0.1), node(1, 0, status=FAILED))
+    assert method.next(two) == Expansion(SCRATCH, 0)
+    assert method.expandable(two) == {0}
+    taken_out = two.adding(node(2, 0, status=CANCELLED))
+    assert method.next(taken_out) == Expansion(SCRATCH, 0), "by a person, who does not speak for the agent"
+    declined = two.adding(replace(node(2, 0, status=CANCELLED), rationale=Rationale("a-model", "It is enough.")))
+    assert method.next(declined) is EXHAUSTED
+    assert method.expandable(declined) == frozenset()
+
+
+@pytest.mark.parametrize(
+    "method", [IndependentTrials(1), Schedule(1), Population(2), GreedyChain(Rules()), OwnChoice()]
+)
 def test_an_empty_tree_is_refused(method: Method) -> None:
     with pytest.raises(ValueError, match="create node 0 first"):
         method.next(Tree())
-
-
-OUTCOMES = st.sampled_from([COMPLETED, COMPLETED, COMPLETED, FAILED, STOPPED, CANCELLED])
 
 
 @given(

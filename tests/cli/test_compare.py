@@ -60,6 +60,9 @@ def test_a_comparison_that_is_killed_goes_on_and_is_shown(command: CommandLine) 
     assert "tree - random, test:" in said.out
     kept = json.loads((race / "comparison.json").read_text(encoding="utf-8"))
     assert kept["is_over"]
+    text = (race / "results.md").read_text(encoding="utf-8")
+    assert "SIMULATED" in text
+    assert "| tree | adaptive |" in text
     assert kept["simulated"]
     assert {(run["method"], run["seed"]) for run in kept["runs"]} == {
         (method, seed) for method in ("tree", "random") for seed in (0, 1)
@@ -74,6 +77,28 @@ def test_a_comparison_that_is_killed_goes_on_and_is_shown(command: CommandLine) 
 
     again = command("compare", path, "--json")
     assert json.loads(again.out)["runs"] == kept["runs"], "what is over is not run again"
+
+
+@pytest.mark.slow
+def test_a_confirmation_that_is_killed_goes_on(finished: CommandLine, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    shutil.copytree(finished.folder / "state" / "done", state / "done")
+    arguments = ("confirm", "done", "--seeds", "2", "--state", state)
+    with started(*arguments, folder=tmp_path) as process:
+        wait_for(lambda: tree_of(state / "done-confirmed" / "strategy-s1") > 1, "the first strategy is being trained")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = SearchDirectory.open(state / "done-confirmed" / "strategy-s1").read_tree()
+    so_far = finished(*arguments, "--look")
+    assert "provisional" in so_far.out
+    said = finished(*arguments)
+    assert said.code == 0
+    after = SearchDirectory.open(state / "done-confirmed" / "strategy-s1").read_tree()
+    assert [node.configuration for node in after][: len(before)] == [node.configuration for node in before]
+    assert all(len(node.attempts) <= 2 and node.score is not None for node in after)
+    text = (state / "done-confirmed" / "results.md").read_text(encoding="utf-8")
+    assert "| strategy | adaptive |" in text
+    assert "| static | static |" in text
 
 
 @pytest.mark.slow
@@ -107,6 +132,11 @@ def test_the_winner_and_the_best_static_configuration_on_fresh_seeds(finished: C
         ({"reference": "grid"}, "reference: 'grid' is no method here"),
         ({"search": "none.yaml"}, "none.yaml is not there"),
         ({"more": 1}, "unknown key 'more'"),
+        ({"changes": {"treee": {}}}, "changes: 'treee' is no method here"),
+        ({"changes": {"tree": {"task": {}}}}, "changes.tree"),
+        ({"changes": {"tree": {"rules": {"sinle_stage": True}}}}, "changes.tree: unknown key 'rules.sinle_stage'"),
+        ({"changes": {"tree": {"agents": {"vision": False}}}}, "changes.tree: unknown key 'agents.vision'"),
+        ({"changes": {"tree": {"max_parallel_phases": 999}}}, "max_parallel_phases: 999 is above 256"),
     ],
 )
 def test_mistakes_in_a_comparison(command: CommandLine, changes: dict[str, Any], message: str) -> None:

@@ -142,7 +142,7 @@ class SkillAgent(Agents):
             decided, results, user = _carried_out(reply, act)
             if decided is not None:
                 with suppress(StorageError):  # it follows from what is on disk already
-                    turn.conclude([call.name for call in calls_of(reply)], ())
+                    turn.conclude(None, ())
                 return decided.value
         problems = (f"nothing was decided in {ROUNDS} replies",)
         with suppress(StorageError):
