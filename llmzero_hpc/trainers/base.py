@@ -9,9 +9,20 @@ touches no GPU there. Inside the job its command trains. The two meet in files o
 - `training_state/`: whatever the trainer needs to continue this very phase, optimizer included; only the newest.
 
 Order inside a step that is validated: train, save the checkpoint, rename it, validate, append the metrics row with
-`val_score`. So that row implies the checkpoint. After a kill at any instant the next attempt continues from
-`training_state/`, or from the phase's start where there is none, and ends with the same adapters as an unbroken run.
+`val_score`. So that row implies the checkpoint. After a kill at any instant the next attempt continues from the newest
+complete state in `training_state/`, optimizer and place in the data included, or from the phase's start where there is
+none. Scores and their adapters that were there stay as they were; half a state or adapter is never used. What follows:
+
+- `rehearsal`, and `trl` and `lean` on a CPU, end with the adapters of an unbroken run, byte for byte: the random state
+  of each step follows from its number. On GPUs that holds as far as their kernels repeat themselves.
+- `verl` trains on with other responses: the random state of its rollouts is in no state. Another run of the same
+  training, not the same run.
+
 The KL reference is the base model (adapter off) in every phase.
+
+How the command ends says whose fault it was. A last line `error: ...` says what happened, for people and for the error
+analyzer. The exit code of a `StorageError` or a `ClusterError` (`errors.INFRASTRUCTURE_EXIT_CODES`) asks for another
+attempt at the same phase; any other but 0 is the phase's own failure.
 """
 
 from __future__ import annotations
@@ -135,8 +146,8 @@ class Trainer(ABC):
     def plan(self, spec_file: Path, attempt_directory: Path) -> LaunchPlan:
         """The command that trains the phase described by `spec_file` (a `PhaseSpec` in YAML).
 
-        It exits with 0 when the last step is validated. `attempt_directory` must occur in the command line, so that
-        a local cluster can find the process.
+        It exits with 0 when the last step is validated, and otherwise as said above. `attempt_directory` must occur in
+        the command line, so that a local cluster can find the process.
         """
 
     @abstractmethod

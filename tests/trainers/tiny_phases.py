@@ -1,19 +1,22 @@
-"""A small configuration, actions in a forked process, and what phases have left on disk."""
+"""Small configurations, tasks and phases, actions in a forked process, and what phases have left on disk."""
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.search.configuration import Configuration
+from llmzero_hpc.sections import FilesTask, Hardware, Rehearsal
 from llmzero_hpc.store.metrics_log import read_series
 from llmzero_hpc.store.phase_directory import AttemptDirectory
+from llmzero_hpc.trainers.base import PhaseSpec
 from llmzero_hpc.trainers.checkpoints import checkpoint_path, complete_checkpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from llmzero_hpc.trainers.base import PhaseSpec
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 SMALL = Configuration(
     max_response_length=6,
@@ -28,7 +31,45 @@ SMALL = Configuration(
     lora_alpha=8,
 )
 
+REWARD = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    # dense, so that a policy which knows nothing yet has something to learn from
+    return sum(character in "13579" for character in solution_str) / 8
+"""
 CLOCKED = {"step_seconds", "tokens_per_second"}
+
+
+def write_files_task(
+    folder: Path, parts: Mapping[str, Sequence[object]], reward: str = REWARD, **more: int
+) -> FilesTask:
+    """A task of one's own in a folder that exists, with the rows of each of its three splits."""
+    for name, rows in parts.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "reward.py").write_text(reward)
+    files = {name: folder / f"{name}.jsonl" for name in ("train", "validation", "test")}
+    return FilesTask.model_validate({"name": "files", **files, "reward": folder / "reward.py", **more})
+
+
+def phase_spec(folder: Path, model: Path, task: FilesTask, /, **changes: object) -> PhaseSpec:
+    """A phase of four steps on a CPU, validated after every second; fields may be changed."""
+    spec = PhaseSpec(
+        search="small",
+        node=0,
+        seed=1,
+        model=str(model),
+        task=task,
+        configuration=SMALL,
+        first_step=1,
+        total_steps=4,
+        validate_every_steps=2,
+        validation_max_response_length=8,
+        parent_adapter=None,
+        checkpoints=folder / "checkpoints",
+        training_state=folder / "training_state",
+        hardware=Hardware(device="cpu"),
+        rehearsal=Rehearsal(),
+    )
+    return replace(spec, **changes)  # type: ignore[arg-type]
 
 
 def attempt_of(spec: PhaseSpec, number: int) -> AttemptDirectory:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tiny_phases import phase_spec
 from verl_phases import (
     SMALL,
     attempt_of,
@@ -23,7 +24,6 @@ from verl_phases import (
 )
 
 from llmzero_hpc.search.metrics import STEP_METRICS
-from llmzero_hpc.sections import Hardware, Rehearsal
 from llmzero_hpc.store.phase_directory import PhaseDirectory
 from llmzero_hpc.tasks.base import Split
 from llmzero_hpc.trainers.base import EvaluationSpec, PhaseSpec
@@ -45,23 +45,8 @@ def first_phase(tmp_path_factory: pytest.TempPathFactory) -> PhaseSpec:
     root = tmp_path_factory.mktemp("search")
     folder = root / "phases" / "0000"
     folder.mkdir(parents=True)
-    return PhaseSpec(
-        search="small",
-        node=0,
-        seed=1,
-        model=str(build_model(root / "model")),
-        task=write_task(root / "task"),
-        configuration=SMALL,
-        first_step=1,
-        total_steps=LAST,
-        validate_every_steps=2,
-        validation_max_response_length=8,
-        parent_adapter=None,
-        checkpoints=folder / "checkpoints",
-        training_state=folder / "training_state",
-        hardware=Hardware(device="cpu"),
-        rehearsal=Rehearsal(),
-    )
+    model, task = build_model(root / "model"), write_task(root / "task")
+    return phase_spec(folder, model, task, configuration=SMALL, total_steps=LAST)
 
 
 @dataclass(frozen=True)

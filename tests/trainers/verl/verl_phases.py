@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tiny_phases import REWARD, write_files_task
+
 from llmzero_hpc.search.configuration import Configuration
-from llmzero_hpc.sections import FilesTask
 from llmzero_hpc.store.metrics_log import MetricsReader, read_series
 from llmzero_hpc.store.phase_directory import AttemptDirectory, PhaseDirectory
 from llmzero_hpc.trainers.checkpoints import checkpoint_path, complete_checkpoints
@@ -18,6 +18,7 @@ from llmzero_hpc.trainers.verl.trainer import VerlTrainer
 
 if TYPE_CHECKING:
     from llmzero_hpc.search.metrics import MetricRow
+    from llmzero_hpc.sections import FilesTask
     from llmzero_hpc.trainers.base import LaunchPlan, PhaseSpec
 
 ROOT = Path(__file__).parents[3]
@@ -32,11 +33,6 @@ SMALL = Configuration(
     lora_rank=4,
     lora_alpha=8,
 )
-REWARD = """
-def compute_score(data_source, solution_str, ground_truth, extra_info=None):
-    # dense, so that a policy which knows nothing yet has something to learn from
-    return sum(character in "13579" for character in solution_str) / 8
-"""
 
 
 def build_model(folder: Path, width: int = 32) -> Path:
@@ -94,17 +90,8 @@ def write_task(folder: Path, reward: str = REWARD) -> FilesTask:
         for b in range(6)
     ]
     folder.mkdir(exist_ok=True)
-    for name, part in {"train": rows[:24], "validation": rows[18:30], "test": rows[30:]}.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-    (folder / "reward.py").write_text(reward)
-    return FilesTask(
-        name="files",
-        train=folder / "train.jsonl",
-        validation=folder / "validation.jsonl",
-        test=folder / "test.jsonl",
-        reward=folder / "reward.py",
-        max_prompt_length=32,
-    )
+    parts = {"train": rows[:24], "validation": rows[18:30], "test": rows[30:]}
+    return write_files_task(folder, parts, reward, max_prompt_length=32)
 
 
 def attempt_of(spec: PhaseSpec, number: int = 1) -> AttemptDirectory:
