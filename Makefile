@@ -48,7 +48,7 @@ docs: $(VENV)/.test  ## Write the generated parts of the documentation anew
 clean:  ## Remove the virtual environment and caches; searches under state/ stay
 	rm -rf $(VENV) $(VENV)-verl .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
-# where pip does not find the CPU build of torch: PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+# where pip does not find the CPU build of torch, PIP_FLAGS says where PyTorch keeps it (README, "Two commands")
 $(VENV)-verl/.made: tests/install_verl.sh constraints/verl-cpu.txt pyproject.toml
 	@echo "Installing VeRL and vLLM into $(VENV)-verl (about 4.2 GB, some minutes)"
 	@sh tests/install_verl.sh $(VENV)-verl $(PYTHON) $(PIP_FLAGS)
