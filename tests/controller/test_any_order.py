@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from llmzero_hpc.cluster.base import JobState
+from llmzero_hpc.errors import ClusterError
 from llmzero_hpc.search.node import NodeStatus
 from llmzero_hpc.store import control
+
+EXIT_CODES = {"completed": 0, "error": 1, "infrastructure_error": ClusterError.exit_code, "terminated": -15}
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -44,14 +47,14 @@ class AnyOrder(RuleBasedStateMachine):
         if live:
             self.world.train(live[which % len(live)], scores)
 
-    @rule(which=st.integers(0, 3), how=st.sampled_from(["completed", "error", "terminated"]))
+    @rule(which=st.integers(0, 3), how=st.sampled_from(list(EXIT_CODES)))
     def job_ends_by_itself(self, which: int, how: str) -> None:
         live = self.world.live()
         if live:
             job = live[which % len(live)]
             if how == "completed":
                 self.world.train(job, [0.4, 0.5, 0.6, 0.5])
-            self.world.end(job, how, {"completed": 0, "error": 1, "terminated": -15}[how])
+            self.world.end(job, how, EXIT_CODES[how])
 
     @rule(
         which=st.integers(0, 3),
