@@ -31,7 +31,15 @@ stops running phases.
 _NOTES = """
 - A failed phase of a baseline is the result of its trial: nothing is repaired. What the infrastructure does to a job is
   no failure, as for LLMZero.
-- Baselines run to completion; ASHA alone stops trials. `early_stop`, `rules` and `agents` are LLMZero's.
+- Baselines run to completion; ASHA alone stops trials. `early_stop`, `rules` and `agents` are LLMZero's, but for the
+  skill agent.
+- The skill agent starts with `configuration`, as LLMZero does. Then one model decides everything in one conversation,
+  through eight tools (`prompts/skills/`): which checkpoint to resume, with what, when to stop a phase, when to end. It
+  looks at running phases as often as `early_stop` says. All that was said is kept in the folders of the phases and sent
+  again with each call, so it pays for its whole past each time; `results.md` shows tokens and dollars. When the money
+  is spent (`budget.api_dollars`) or the model's context is full, its work is over. Replies name hyperparameters, steps
+  and phases, never a path, a command or code, and no tool reads the test rows. Endpoints without tools are told of them
+  in words. It needs `agents` with a model, and one phase at a time.
 - Whatever is random follows from `seed` and the number of the phase: a search that is killed and goes on makes the same
   proposals.
 - Ranges and choices are cut to `bounds`. Where `lora_rank` is set and `lora_alpha` is not, alpha keeps its ratio to the
@@ -60,7 +68,8 @@ _RESULTS = """
 ## Strategies as files
 
 `llmzero-hpc export FOLDER` writes the best strategy: every phase with its whole configuration, transition, diagnosis,
-evidence, checkpoint step, scores and cost, and where it comes from. `llmzero-hpc replay STRATEGY.yaml` trains it anew,
+evidence, checkpoint step, scores and cost, and where it comes from
+([JSON Schema](../state/schemas/strategy.schema.json)). `llmzero-hpc replay STRATEGY.yaml` trains it anew,
 with `--task SEARCH.YAML` on another task. A phase keeps its epochs: with as many training rows it makes exactly the
 same steps, with twice as many twice as many. `llmzero-hpc diff A B` shows two strategies beside each other,
 `llmzero-hpc analyze A B ...` what they have in common: which parameters moved, which turned, what changed together, and
@@ -94,7 +103,42 @@ outside of the budget (`budget.includes_test: false`).
   standard deviation of the differences) and how many seeds it won; with fewer than four pairs nothing is concluded.
 - Curves count phases one after the other in the order in which they began, and spread the cost of a phase evenly over
   its steps. Static methods are not run again for the curve.
-- `comparison.json` holds all of it, `comparison.svg` and `.png` the curves with their intervals.
+- Wall hours put the phases of a search on its places (`max_parallel_phases`), each for what it cost divided by its
+  devices: no queue, and no machine that searches share, is in them.
+- `results.md` holds the tables, `comparison.json` all of it, `comparison.svg` and `.png` the curves with intervals.
+
+### Ablations
+
+`changes` gives single methods other settings of `search`: keys of `rules`, `early_stop` and `agents`, and
+`max_parallel_phases`.
+
+```yaml
+name: ablations
+search: search.yaml
+methods:
+  full: llmzero
+  no-stages: llmzero
+  no-vision: llmzero
+  no-stop: llmzero
+  no-injection: llmzero
+  chain: {kind: llmzero, tree: false}    # no tree: each phase continues the best one so far
+  two-slots: llmzero
+  four-slots: llmzero
+changes:
+  no-stages: {rules: {single_stage: true}}
+  no-vision: {agents: {vision: false}}   # where agents are a model that sees
+  no-stop: {early_stop: {enabled: false}}
+  no-injection: {rules: {min_scratch_ratio: 0}}
+  two-slots: {max_parallel_phases: 2}
+  four-slots: {max_parallel_phases: 4}
+seeds: [0, 1, 2, 3, 4, 5, 6, 7]
+budget: {iterations: 16}
+```
+
+The first three are the paper's (Table 2). With a budget of iterations all get as many phases and spend what they need;
+with one of device hours all spend the same. `results.md` says in either case what the others spent, how fast they were
+to an equal score (what early stopping saves is what its absence lacks to 1x), how long they took, and what the test
+score was.
 
 A search that is judged on one seed shows nothing: the luckiest of many static runs may equal the best strategy.
 `llmzero-hpc confirm SEARCH --seeds 8` trains the best strategy and the best static configuration anew on fresh seeds.

@@ -82,7 +82,7 @@ def with_strategy(config: SearchConfig) -> SearchConfig:
     method = config.method
     if not isinstance(method, TransferMethod) or method.strategy is None:
         return config
-    from llmzero_hpc.report.strategy_file import read_strategy
+    from llmzero_hpc.store.strategy_file import read_strategy
 
     phases = read_strategy(method.strategy).configurations()
     return config.model_copy(update={"method": method.model_copy(update={"phases": phases})})

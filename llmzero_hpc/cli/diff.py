@@ -14,7 +14,7 @@ from llmzero_hpc.cli.locate import DEFAULT_STATE, JsonOption, StateOption, locat
 from llmzero_hpc.cli.run import is_settings
 
 if TYPE_CHECKING:
-    from llmzero_hpc.report.strategy_file import StrategyFile
+    from llmzero_hpc.store.strategy_file import StrategyFile
 
 _Strategy = "STRATEGY.YAML|SEARCH"
 
@@ -88,6 +88,7 @@ def strategy_of(name: str, state: Path) -> StrategyFile:
         ConfigurationError: the file is no strategy.
         SearchNotFoundError: there is no such search, or it has no validation score yet.
     """
-    from llmzero_hpc.report.strategy_file import best_strategy, read_strategy
+    from llmzero_hpc.report.strategy_file import best_strategy
+    from llmzero_hpc.store.strategy_file import read_strategy
 
     return read_strategy(Path(name)) if is_settings(name) else best_strategy(locate(name, state))

@@ -12,7 +12,7 @@ from llmzero_hpc.cli.run import drive, opened, show_plan
 
 if TYPE_CHECKING:
     from llmzero_hpc.config import SearchConfig
-    from llmzero_hpc.report.strategy_file import StrategyFile
+    from llmzero_hpc.store.strategy_file import StrategyFile
 
 _LONGEST_NAME = 40
 
@@ -37,7 +37,7 @@ def replay(
 ) -> None:
     """Train a strategy anew, phase by phase; with other training rows its phases keep their epochs."""
     from llmzero_hpc.config import load
-    from llmzero_hpc.report.strategy_file import read_strategy
+    from llmzero_hpc.store.strategy_file import read_strategy
 
     found = read_strategy(strategy)
     config = replayed(

@@ -8,7 +8,7 @@ from llmzero_hpc.analysis.curves import Cost, measured, strategy_cost
 from llmzero_hpc.controller.comparison import Member, member
 from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.method_sections import TransferMethod
-from llmzero_hpc.report.strategy_file import StrategyFile, best_static, best_strategy
+from llmzero_hpc.report.strategy_file import best_static, best_strategy
 from llmzero_hpc.sections import Budget
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from llmzero_hpc.search.configuration import Configuration
     from llmzero_hpc.search.tree import Tree
     from llmzero_hpc.store.search_directory import SearchDirectory
+    from llmzero_hpc.store.strategy_file import StrategyFile
 
 WINNER, STATIC = "strategy", "static"
 

@@ -11,7 +11,7 @@ from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS, ParameterClass
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from llmzero_hpc.report.strategy_file import PhaseOfStrategy, StrategyFile
+    from llmzero_hpc.store.strategy_file import PhaseOfStrategy, StrategyFile
 
 _PROVENANCE = ("search", "method", "seed", "trainer", "model", "train_rows", "validation_score", "test_score")
 

@@ -1,4 +1,4 @@
-"""JSON Schemas of the state for other programs: `python -m llmzero_hpc.store.schemas` rewrites `state/schemas/`."""
+"""JSON Schemas of files for other programs: `python -m llmzero_hpc.store.schemas` rewrites `state/schemas/`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING
 
 from llmzero_hpc.store.atomic import json_bytes, make_folder, write_bytes
 from llmzero_hpc.store.search_directory import SearchRecord, TreeDocument
+from llmzero_hpc.store.strategy_file import StrategyFile
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-DOCUMENTS: dict[str, type[BaseModel]] = {"search": SearchRecord, "tree": TreeDocument}
+DOCUMENTS: dict[str, type[BaseModel]] = {
+    "search": SearchRecord,
+    "tree": TreeDocument,
+    "strategy": StrategyFile,
+}
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 

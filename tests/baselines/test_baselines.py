@@ -13,8 +13,9 @@ from llmzero_hpc.baselines import optimizers
 from llmzero_hpc.baselines.registry import check_method, first_proposal
 from llmzero_hpc.config import SearchConfig, load_text
 from llmzero_hpc.errors import ConfigurationError, MissingDependencyError
-from llmzero_hpc.report.strategy_file import best_strategy, encoded
+from llmzero_hpc.report.strategy_file import best_strategy
 from llmzero_hpc.search.node import NodeStatus, TransitionKind
+from llmzero_hpc.store.strategy_file import encoded
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from command_line import CommandLine, quick
 
-from llmzero_hpc.report.strategy_file import best_static, best_strategy, encoded, read_strategy
+from llmzero_hpc.report.strategy_file import best_static, best_strategy
 from llmzero_hpc.store.search_directory import SearchDirectory
+from llmzero_hpc.store.strategy_file import encoded, read_strategy
 
-if TYPE_CHECKING:
-    from pathlib import Path
+SCHEMAS = Path(__file__).parents[2] / "state" / "schemas"
 
 
 @pytest.fixture
@@ -41,6 +42,16 @@ def test_a_strategy_file_says_everything_and_is_read_back(finished: CommandLine,
         assert set(after.changes) == set(before.configuration.differences(after.configuration))
     assert found.device_hours is not None
     assert found.device_hours > 0
+
+
+def test_a_strategy_file_is_valid_by_its_schema(strategy: Path) -> None:
+    schema = json.loads((SCHEMAS / "strategy.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    document = yaml.safe_load(strategy.read_text(encoding="utf-8"))
+    jsonschema.validate(document, schema, cls=jsonschema.Draft202012Validator)
+    document["phases"][0]["first_step"] = 0
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, schema, cls=jsonschema.Draft202012Validator)
 
 
 def test_the_best_static_phase_is_a_strategy_of_one_phase(finished: CommandLine) -> None:

@@ -10,7 +10,7 @@ from searches import short_demo
 from llmzero_hpc.controller.daemon import Daemon
 from llmzero_hpc.report.data import without_clock
 from llmzero_hpc.report.reading import read
-from llmzero_hpc.report.strategy_file import StrategyFile, best_adapter, best_strategy
+from llmzero_hpc.report.strategy_file import best_adapter, best_strategy
 from llmzero_hpc.search.node import NodeStatus
 from llmzero_hpc.trainers.checkpoints import is_adapter
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llmzero_hpc.store.search_directory import SearchDirectory
+    from llmzero_hpc.store.strategy_file import StrategyFile
 
 pytestmark = [pytest.mark.training, pytest.mark.slow]
 
