@@ -11,15 +11,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from model_samples import KEY, analyzer_reply, config, proposer_reply, said, stopper_reply
 from scripted_endpoint import Asked, Said, ScriptedEndpoint, refusal
 
-from llmzero_hpc.controller.creation import checked
+from llmzero_hpc.cli.create import template
+from llmzero_hpc.config import load_text
+from llmzero_hpc.controller.creation import checked, create
 from llmzero_hpc.controller.daemon import Daemon
 from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.search.node import Ending, NodeStatus, TransitionKind
 from llmzero_hpc.store.agent_calls import CallLog, Spending
 from llmzero_hpc.store.search_directory import SearchDirectory, SearchRecord
+from llmzero_hpc.tasks.chains.cache import ensure_policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 _TRAIN_ROWS = 64
-_PATIENCE_SECONDS = 120
+_PATIENCE_SECONDS = 300
 
 
 def quick(url: str, iterations: int = 4, **changes: Any) -> SearchConfig:
@@ -86,12 +90,12 @@ class Oracle:
         assert self.directory is not None
         tree = self.directory.read_tree()
         planned = next(node for node in tree if node.status is NodeStatus.PLANNED)
-        step = None
+        step, root = None, tree[0].configuration
         if planned.kind is TransitionKind.EVOLVE and planned.parent is not None:
             step = max(point.step for point in tree[planned.parent].checkpoints)
-        rate = 1e-5 * (1 + planned.id)
-        changes = [{"name": "learning_rate", "value": rate, "why": "one of its own for each node"}]
-        return said(proposer_reply(step, changes=changes, epochs=2.0))
+        assert root is not None
+        changes = [{"name": "learning_rate", "value": 1e-5 * (1 + planned.id), "why": "one of its own for each node"}]
+        return said(proposer_reply(step, changes=changes, epochs=root.epochs))
 
 
 def proposed(tree: Tree) -> list[Node]:
@@ -142,6 +146,41 @@ def test_a_search_by_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
     assert KEY not in caplog.text
+
+
+@pytest.mark.training
+def test_the_demo_by_a_model_that_sees(tmp_path: Path) -> None:
+    """Real GRPO: what was proposed is trained, from the adapter that was chosen."""
+    ensure_policy()
+    oracle = Oracle()
+    with scripted(oracle) as endpoint:
+        settings = yaml.safe_load(template("demo", "search.yaml"))
+        settings["configuration"]["epochs"] = 0.022
+        settings |= {
+            "validate_every_steps": 2,
+            "early_stop": {"interval_seconds": 0, "first_step": 4},
+            "budget": {"iterations": 2},
+            "tick_seconds": 0.2,
+            "live_views": False,
+            "agents": {"base_url": endpoint.url, "model": "tiny"},
+        }
+        oracle.directory = directory = create(
+            load_text(yaml.safe_dump(settings), "demo"), tmp_path / "demo", time.time()
+        )
+        tree = run(directory)
+    assert authors(tree) == {"tiny"}
+    second = tree[1]
+    assert second.configuration is not None
+    assert second.configuration.learning_rate == 2e-5
+    assert second.resume is not None
+    assert second.resume.step == tree[0].last_step
+    assert second.stop is not None, "of its own validation scores"
+    assert tree.evaluation is not None
+    calls = [call for node in tree for call in CallLog(directory).calls(node.id)]
+    assert {call.agent for call in calls} == {"proposer", "early_stopper"}
+    assert {len(asked.images) for asked in endpoint.asked if "CONTINUE" in asked.text} == {2}
+    assert {len(asked.images) for asked in endpoint.asked if "CONTINUE" not in asked.text} <= {3, 4}
+    assert not re.search(r"test.{0,10}score", "".join(asked.text for asked in endpoint.asked), re.IGNORECASE)
 
 
 def test_an_endpoint_without_schemas_and_with_bad_days(tmp_path: Path) -> None:

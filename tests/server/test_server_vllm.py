@@ -41,6 +41,7 @@ KINDS = {
 ON_A_CPU = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the worker in the engine's process: a third less to start
 }
 
 
