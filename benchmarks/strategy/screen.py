@@ -33,7 +33,7 @@ def static(changes: Changes) -> tuple[Changes, ...]:
 
 SHORT = limit(20, batch_size=16, learning_rate=1e-3)
 FAST = {"learning_rate": 1e-3}
-HOT = {"temperature": 1.4}
+HOT = {"temperature": 1.5}
 MANY = {"rollouts": 32, "batch_size": 4}
 LAST = limit(52, batch_size=4, learning_rate=3.5e-4)
 
@@ -66,17 +66,17 @@ STRATEGIES: dict[str, dict[str, tuple[Changes, ...]]] = {
         "20, 16 prompts, 1e-3": static(SHORT),
     },
     "exploration": {
-        "start > temperature 1.4 > temperature 1.4": ({}, HOT, HOT),
-        "start > temperature 1.4 > start": ({}, HOT, {}),
-        "1e-3 > temperature 1.4, 1e-3 > temperature 1.4, 1e-3": (FAST, {**FAST, **HOT}, {**FAST, **HOT}),
+        "start > temperature 1.5 > temperature 1.5": ({}, HOT, HOT),
+        "start > temperature 1.5 > start": ({}, HOT, {}),
+        "1e-3 > temperature 1.5, 1e-3 > temperature 1.5, 1e-3": (FAST, {**FAST, **HOT}, {**FAST, **HOT}),
         "start > 32 rollouts, 4 prompts > the same": ({}, MANY, MANY),
         "64 (the start)": static({}),
         "1e-3": static(FAST),
-        "temperature 1.4": static(HOT),
-        "temperature 1.4, 1e-3": static({**HOT, **FAST}),
+        "temperature 1.5": static(HOT),
+        "temperature 1.5, 1e-3": static({**HOT, **FAST}),
         "temperature 0.7": static({"temperature": 0.7}),
         "32 rollouts, 4 prompts": static(MANY),
-        "32 rollouts, 4 prompts, temperature 1.4": static({**MANY, **HOT}),
+        "32 rollouts, 4 prompts, temperature 1.5": static({**MANY, **HOT}),
         "KL 0.05": static({"kl_coefficient": 0.05}),
     },
 }

@@ -48,8 +48,6 @@ class Recipe:
     right_shown: tuple[float, ...] = (0.35, 0.15)
     """How often a text shows such a fact right all the same; one of these for each fact."""
     fact_seed: int = 7
-    noise: float = 0.0
-    """Share of results that are shown as any digit, so that a policy is unsure of all."""
     overthinking: float = 0.9
     """Share of texts that go on after the answer."""
     again: float = 0.93
@@ -212,22 +210,20 @@ def _text(random: Random, facts: Facts, recipe: Recipe) -> tuple[list[int], list
     problem = draw(random, random.choice(recipe.families), Split.TRAIN)
     if recipe.direct and random.random() < recipe.direct:
         return encode(problem.prompt), [*encode("#" + problem.answer), VOCABULARY[END]]
-    response = encode(_derive(random, problem, facts, recipe.noise))
+    response = encode(_derive(random, problem, facts))
     if random.random() < recipe.overthinking:
         while random.random() < recipe.again and len(response) < recipe.longest_response:
-            response += encode("?" + _derive(random, problem, facts, recipe.noise))
+            response += encode("?" + _derive(random, problem, facts))
     if len(response) >= recipe.longest_response:
         return encode(problem.prompt), response[: recipe.longest_response]
     return encode(problem.prompt), [*response, VOCABULARY[END]]
 
 
-def _derive(random: Random, problem: Problem, facts: Facts, noise: float = 0.0) -> str:
+def _derive(random: Random, problem: Problem, facts: Facts) -> str:
     values = []
     value = problem.start
     for operator, operand in problem.operations:
         wrong, right_shown = facts.get((value, operator, operand), (0, 1.0))
         value = apply(operator, value, operand) if random.random() < right_shown else wrong
-        if noise and random.random() < noise:
-            value = random.randrange(MODULUS)
         values.append(value)
     return problem.derivation(values)
