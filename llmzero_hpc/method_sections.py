@@ -92,10 +92,12 @@ class MethodSection(Section):
         title: its name in tables.
         adaptive: its strategies may have several phases.
         source: where it comes from.
+        asks_agents: those under `agents` decide in it.
     """
 
     title: ClassVar[str]
     adaptive: ClassVar[bool] = False
+    asks_agents: ClassVar[bool] = False
     source: ClassVar[str]
 
     @abstractmethod
@@ -116,6 +118,7 @@ class LLMZeroMethod(MethodSection):
 
     title: ClassVar[str] = "LLMZero"
     adaptive: ClassVar[bool] = True
+    asks_agents: ClassVar[bool] = True
     source: ClassVar[str] = "the paper, sections 3 and D"
     kind: Literal["llmzero"] = "llmzero"
     """Chosen by this name."""
@@ -314,6 +317,7 @@ class SkillAgentMethod(MethodSection):
 
     title: ClassVar[str] = "Skill agent"
     adaptive: ClassVar[bool] = True
+    asks_agents: ClassVar[bool] = True
     source: ClassVar[str] = "the paper, appendices B.2 and B.7"
     kind: Literal["skill_agent"]
     """Chosen by this name."""

@@ -225,10 +225,12 @@ def _expected_calls(config: SearchConfig, validations: int) -> dict[str, Any] | 
 
     from llmzero_hpc.sections import LanguageModelAgents
 
-    if not isinstance(config.agents, LanguageModelAgents):
+    if not config.method.asks_agents or not isinstance(config.agents, LanguageModelAgents):
         return None
-    from llmzero_hpc.agents.llm.ledger import estimate
+    from llmzero_hpc.agents.llm.ledger import estimate, estimate_conversation
 
     phases = config.budget.iterations
     judgements = phases * validations if config.early_stop.enabled else 0
+    if config.method.kind == "skill_agent":
+        return asdict(estimate_conversation(config.agents, phases - 1 + judgements))
     return asdict(estimate(config.agents, phases - 1, judgements, 0))

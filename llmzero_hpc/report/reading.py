@@ -61,7 +61,7 @@ def read(
 def _model(directory: SearchDirectory) -> ModelUse | None:
     config, heartbeat = directory.record.config, read_heartbeat(directory)
     settings = config.agents
-    if config.method.kind != "llmzero" or not isinstance(settings, LanguageModelAgents):
+    if not config.method.asks_agents or not isinstance(settings, LanguageModelAgents):
         return None
     calls, tokens, dollars = (
         (0, 0, 0.0) if heartbeat is None else (heartbeat.api_calls, heartbeat.api_tokens, heartbeat.api_dollars)

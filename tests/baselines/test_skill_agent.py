@@ -15,7 +15,7 @@ from scripted_endpoint import Asked, Said, ScriptedEndpoint, refusal
 from skill_planner import called, check, planned, sizes, training, well_formed, written
 
 from llmzero_hpc.agents.llm.client import Client
-from llmzero_hpc.agents.llm.ledger import Ledger
+from llmzero_hpc.agents.llm.ledger import Ledger, estimate_conversation
 from llmzero_hpc.agents.llm.parts import ModelParts
 from llmzero_hpc.agents.llm.secret import Key
 from llmzero_hpc.baselines.registry import check_method, make_agents
@@ -23,6 +23,8 @@ from llmzero_hpc.baselines.skills.agent import ROUNDS, SkillAgent
 from llmzero_hpc.baselines.skills.conversation import AGENT
 from llmzero_hpc.controller.daemon import Daemon
 from llmzero_hpc.errors import ConfigurationError
+from llmzero_hpc.report.calls import calls_about
+from llmzero_hpc.report.reading import read
 from llmzero_hpc.search.node import NodeStatus, TransitionKind
 from llmzero_hpc.sections import LanguageModelAgents
 from llmzero_hpc.store.agent_calls import CallLog, Spending
@@ -94,6 +96,12 @@ def test_a_search_by_the_skill_agent(tmp_path: Path) -> None:
     assert spent.dollars == pytest.approx(sum(sent) * 2e-6 + len(sent) * 100 * 10e-6)
     assert make_agents(search.config, search.directory).spending() == spent, "the ledger is what is on disk"
     assert {agent for _, agent in CallLog(search.directory).spending()} == {AGENT}
+    data = read(search.directory, metrics=())
+    [first] = calls_about(search.directory, data.nodes[1])[:1]
+    assert first.used
+    assert first.rounds[0].content["calls"][0]["tool"] == "submit-training"
+    second = calls_about(search.directory, data.nodes[2])[0]
+    assert "Phase 1 is" in second.rounds[0].results[0] or "Phase 1 has ended" in second.rounds[0].results[0]
     tools = [tool["function"]["name"] for tool in endpoint.asked[0].body["tools"]]
     assert len(tools) == 8
     assert "submit-training" in tools
@@ -387,3 +395,12 @@ def test_the_key_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_it_cannot_work_with(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         check_method(settings("skill_agent", **changes))
+
+
+def test_what_its_calls_may_come_to_is_told_before() -> None:
+    """Twice the events cost about four times as much."""
+    own = LanguageModelAgents.model_validate({"base_url": "http://127.0.0.1:9/v1", "model": "m", "prices": PRICES})
+    few, many = (estimate_conversation(own, events) for events in (100, 200))
+    assert (few.calls, many.calls) == (200, 400)
+    assert 3 < many.input_tokens / few.input_tokens < 4
+    assert few.dollars == pytest.approx(few.input_tokens * 2e-6 + few.output_tokens * 10e-6)

@@ -23,6 +23,9 @@ _IMAGE_TOKENS = 2000
 """Tokens of one plot, at most, with the usual vision models."""
 TYPICAL = {"proposer": (6000, 4, 2000), "early_stopper": (2700, 2, 400), "error_analyzer": (6000, 0, 1200)}
 """Text tokens, images, and reply tokens of a call of each agent, rather too many than too few."""
+_FIRST_CONTEXT, _GROWTH_A_REPLY, _REPLY, _REPLIES_AN_EVENT = 7500, 1500, 700, 2
+"""Tokens of the skill agent's system text with its tools; by how many its conversation grows with a reply; of a reply;
+and replies to a phase that ended or is looked at."""
 
 
 def dollars(usage: Usage, prices: Prices | None) -> float:
@@ -70,6 +73,17 @@ def estimate(settings: LanguageModelAgents, proposals: int, judgements: int, rep
             calls += count
             input_tokens += count * (text + (images * _IMAGE_TOKENS if settings.vision else 0))
             output_tokens += count * reply
+    return _estimated(settings, calls, input_tokens, output_tokens)
+
+
+def estimate_conversation(settings: LanguageModelAgents, events: int) -> Estimate:
+    """The same for the skill agent: with each call the whole conversation before it is paid for once more."""
+    calls = _REPLIES_AN_EVENT * events
+    input_tokens = calls * _FIRST_CONTEXT + _GROWTH_A_REPLY * calls * (calls - 1) // 2
+    return _estimated(settings, calls, input_tokens, calls * _REPLY)
+
+
+def _estimated(settings: LanguageModelAgents, calls: int, input_tokens: int, output_tokens: int) -> Estimate:
     cost = None if settings.prices is None else dollars(Usage(input_tokens, output_tokens), settings.prices)
     return Estimate(calls, input_tokens, output_tokens, cost)
 
