@@ -69,6 +69,8 @@ class Said:
     """Done before anything is sent."""
     drops: bool = False
     """The connection is closed without a word."""
+    streams: bool = False
+    """Sent as a stream of events, a few characters in each, and in chunks, although nobody asked for that."""
     drips: float = 0.0
     """Seconds between single spaces that are sent instead of a body, until the other side has had enough."""
 
@@ -138,6 +140,9 @@ class ScriptedEndpoint:
         if said.drips:
             self._drip(handler, said.drips)
             return
+        if said.streams:
+            self._stream(handler, asked, said)
+            return
         data = _body(asked, said) if said.raw is None else said.raw
         handler.send_response(said.status)
         handler.send_header("Content-Type", "application/json")
@@ -146,6 +151,17 @@ class ScriptedEndpoint:
             handler.send_header(key, value)
         handler.end_headers()
         handler.wfile.write(data)
+
+    @staticmethod
+    def _stream(handler: BaseHTTPRequestHandler, asked: Asked, said: Said) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for line in _events(asked, said):
+            data = f"{line}\n\n".encode()
+            handler.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        handler.wfile.write(b"0\r\n\r\n")
 
     @staticmethod
     def _drip(handler: BaseHTTPRequestHandler, seconds: float) -> None:
@@ -161,6 +177,23 @@ class ScriptedEndpoint:
                 time.sleep(seconds)
         except OSError:
             pass
+
+
+def _events(asked: Asked, said: Said) -> list[str]:
+    """As OpenAI and vLLM stream a completion."""
+    content = said.content or ""
+    deltas = [
+        {"role": "assistant"},
+        *({"content": content[i : i + 9]} for i in range(0, len(content), 9)),
+        said.message,
+    ]
+    model = f"{asked.body['model']}-0613"
+    events: list[dict[str, Any]] = [
+        {"model": model, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas
+    ]
+    events.append({"model": model, "choices": [{"index": 0, "delta": {}, "finish_reason": said.finish_reason}]})
+    events.append({"model": model, "choices": [], "usage": said.usage})
+    return [": a moment", *(f"data: {json.dumps(event)}" for event in events), "data: [DONE]"]
 
 
 def _body(asked: Asked, said: Said) -> bytes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import email.utils
+import json
 import os
 import socket
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -312,6 +314,50 @@ def test_a_server_that_is_shut_down_in_the_middle_is_asked_again() -> None:
         asking = Asking(endpoint.url)
         assert asking.ask().content == "{}"
     assert [completion.finish_reason for completion in asking.kept] == ["abort", "stop"], "both may have been paid for"
+
+
+def test_a_reply_that_is_streamed_is_the_same_reply() -> None:
+    whole = Said(content=f'{{"a": "ключ {KEY}"}}', finish_reason="length")
+    found = []
+    for answer in (whole, replace(whole, streams=True)):
+        with ScriptedEndpoint(in_turn(answer)) as endpoint:
+            found.append(replace(Asking(endpoint.url).ask(), seconds=0.0))
+    assert found[0] == found[1]
+    assert (found[0].content, found[0].finish_reason) == ('{"a": "ключ ***"}', "length"), (
+        "also where the key is in pieces"
+    )
+
+
+def test_calls_of_tools_come_in_pieces_too() -> None:
+    first = {"index": 0, "id": "a", "function": {"name": "read", "arguments": '{"n'}}
+    second = {"index": 0, "function": {"arguments": '": 1}'}}
+    other = {"index": 1, "id": "b", "function": {"name": "stop", "arguments": "{}"}}
+    events = [{"choices": [{"delta": {"tool_calls": calls}}]} for calls in ([first], [second, other])]
+    events.append({"choices": [{"delta": {}, "finish_reason": "tool_calls"}]})
+    raw = "".join(f"data: {json.dumps(event)}\n\n" for event in events).encode()
+    with ScriptedEndpoint(in_turn(Said(raw=raw))) as endpoint:
+        wanted = Asking(endpoint.url).ask().wanted
+    assert [(call.id, call.name, call.arguments) for call in wanted] == [("a", "read", '{"n": 1}'), ("b", "stop", "{}")]
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b'data: {"choices": [{"delta": {"content": "{\\"de', "something else than JSON"),
+        (b'data: {"error": {"message": "upstream is gone"}}\n\ndata: [DONE]\n\n', "upstream is gone"),
+        (b"data: [1, 2]\n\n", None),
+        (b'data: {"choices": [{"delta": {"content": "{}"}}]}\n\n', None),
+        (b'event: x\ndata: {"choices": [null], "usage": 3}\ndata: {"choices": [{"delta": [], "tool_calls": 5}]}', None),
+    ],
+)
+def test_a_stream_that_breaks_off_is_no_reply(raw: bytes, words: str | None) -> None:
+    with ScriptedEndpoint(in_turn(Said(raw=raw))) as endpoint:
+        asking = Asking(endpoint.url, max_retries=0)
+        if words is None:
+            assert "did not come to its end" in asking.ask().problem
+        else:
+            with pytest.raises(EndpointError, match=words):
+                asking.ask()
 
 
 @pytest.mark.parametrize(

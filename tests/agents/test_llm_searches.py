@@ -184,7 +184,7 @@ def test_the_demo_by_a_model_that_sees(tmp_path: Path) -> None:
 
 
 def test_an_endpoint_without_schemas_and_with_bad_days(tmp_path: Path) -> None:
-    """Plain replies in prose, refusals, storms, dropped connections, half replies: the search ends all the same."""
+    """Prose, whole or streamed, refusals, storms, dropped connections, half replies: the search ends all the same."""
     oracle = Oracle()
     troubles = [
         refusal(429, "slow down", Retry_After="0.05"),
@@ -199,7 +199,8 @@ def test_an_endpoint_without_schemas_and_with_bad_days(tmp_path: Path) -> None:
             return refusal(400, "response_format of type json_schema is not supported by this model")
         if asked.number % 3 == 0:
             return troubles[asked.number // 3 % len(troubles)]
-        return Said(content=f"<think>Let me see.</think>\nHere you are:\n```json\n{oracle.reply(asked)}\n```")
+        content = f"<think>Let me see.</think>\nHere you are:\n```json\n{oracle.reply(asked)}\n```"
+        return Said(content=content, streams=asked.number % 2 == 0)
 
     with scripted(script) as endpoint:
         oracle.directory = directory = created(tmp_path / "search", quick(endpoint.url))

@@ -13,6 +13,7 @@ from llmzero_hpc.agents.llm.completion import read_completion
 from llmzero_hpc.agents.llm.failures import EndpointError, RequestRefusedError, UnsupportedError
 from llmzero_hpc.agents.llm.gate import Gate, Patience
 from llmzero_hpc.agents.llm.refusals import TOKEN_LIMITS, explain, wants_other_token_limit
+from llmzero_hpc.agents.llm.streams import joined
 from llmzero_hpc.errors import MissingDependencyError
 from llmzero_hpc.store.agent_calls import ToolCall
 
@@ -205,7 +206,7 @@ class Client:
                 "check agents.base_url, and that the server runs",
                 passing=True,
             ) from None
-        return read_completion(self._key.removed_from(data), self._clock() - started)
+        return read_completion(self._key.removed_from(joined(data)), self._clock() - started)
 
     def _body(self, messages: Sequence[Message], schema: Mapping[str, Any] | None) -> dict[str, Any]:
         body: dict[str, Any] = {
