@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
+from command_line import PATIENCE, started
 from kills import killed_at_every_step
 from model_samples import KEY, PRICES, QUICK
 from rehearsed_world import Rehearsed, settings
@@ -31,6 +34,7 @@ from llmzero_hpc.store.agent_calls import CallLog, Spending
 from llmzero_hpc.store.search_directory import SearchDirectory, SearchRecord
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
     from llmzero_hpc.config import SearchConfig
@@ -216,6 +220,35 @@ def test_real_jobs_and_a_daemon_that_is_started_anew(tmp_path: Path) -> None:
         assert [node.status.is_final for node in tree] == [True] * 4
         assert total(directory).calls <= len(endpoint.asked)
         assert sum(node.attempts[0].device_seconds > 0 for node in tree if node.attempts) == 3
+
+
+@pytest.mark.slow
+def test_a_program_that_is_killed_while_the_model_speaks(tmp_path: Path) -> None:
+    """SIGKILL to the real program right after each reply that it was sent, and once more from where it was."""
+    deaths = [2, 4, 5]
+    program: list[subprocess.Popen[str]] = []
+
+    def script(asked: Asked) -> Said:
+        well_formed(asked)
+        said = called(planned(asked, 4), number=asked.number)
+        if asked.number in deaths:
+            program[-1].send_signal(signal.SIGKILL)
+            program[-1].wait()
+        return said
+
+    with ScriptedEndpoint(script) as endpoint:
+        found = config(endpoint.url, tick_seconds=0.05).model_dump(mode="json", exclude_defaults=True)
+        (tmp_path / "search.yaml").write_text(yaml.safe_dump(found | {"task": {"name": "chains"}}), encoding="utf-8")
+        for _ in range(len(deaths) + 1):
+            with started("run", "search.yaml", folder=tmp_path) as process:
+                program.append(process)
+                process.communicate(timeout=PATIENCE)
+        assert [process.returncode for process in program] == [-signal.SIGKILL] * len(deaths) + [0]
+        directory = SearchDirectory.open(tmp_path / "state" / "rehearsed")
+        tree = directory.read_tree()
+        assert tree.iterations() == 4
+        assert total(directory).calls == len(endpoint.asked) - len(deaths), "only replies that nobody was left to take"
+        assert all(len(node.attempts) == 1 for node in tree if node.attempts)
 
 
 BAD: list[tuple[str, Said, str]] = [
