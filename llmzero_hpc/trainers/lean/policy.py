@@ -108,7 +108,9 @@ def projection(layer: int, name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
+class Block:
+    """Weights of one layer, those that read the same input in one matrix."""
+
     query_key_value: Tensor
     output: Tensor
     gate_up: Tensor
@@ -126,6 +128,10 @@ class Policy:
         shape: of the model.
         weights: of the base model.
         changes: what is added to the weights of linear layers, by the layers' names.
+
+    Attributes:
+        blocks: its layers.
+        cosine, sine: of the angles that each position turns queries and keys by.
     """
 
     def __init__(self, shape: Shape, weights: Mapping[str, Tensor], changes: Mapping[str, Tensor]) -> None:
@@ -144,8 +150,8 @@ class Policy:
         self.embedding = weights["model.embed_tokens.weight"]
         self._head = self.embedding if shape.tied else weights["lm_head.weight"]
         self._norm = weights["model.norm.weight"]
-        self._blocks = [
-            _Block(
+        self.blocks = [
+            Block(
                 linear(layer, "q_proj", "k_proj", "v_proj"),
                 linear(layer, "o_proj"),
                 linear(layer, "gate_proj", "up_proj"),
@@ -160,19 +166,23 @@ class Policy:
         # One table for all lengths: a table for each would differ in its last bits.
         turns = shape.rope_theta ** (-torch.arange(0, shape.head_width, 2).float() / shape.head_width)
         angles = torch.outer(torch.arange(shape.positions).float(), turns).repeat(1, 2)
-        self._cosine, self._sine = angles.cos(), angles.sin()
+        self.cosine, self.sine = angles.cos(), angles.sin()
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """The last hidden states of rows that are padded on the right, where causal attention needs no mask."""
         rows, length = tokens.shape
-        cosine, sine = self._cosine[:length], self._sine[:length]
+        cosine, sine = self.cosine[:length], self.sine[:length]
         groups = self.shape.heads // self.shape.key_value_heads
         states = self.embedding[tokens]
-        for block in self._blocks:
-            query, key, value = self._attended(block, states, cosine, sine)
+        for block in self.blocks:
+            query, key, value = self.attended(block, states, cosine, sine)
             key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
             mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-            states = self._ended(block, states, mixed.transpose(1, 2).reshape(rows, length, -1))
+            states = self.ended(block, states, mixed.transpose(1, 2).reshape(rows, length, -1))
+        return self.last(states)
+
+    def last(self, states: Tensor) -> Tensor:
+        """The last hidden states, from what the last block gave."""
         return self.normed(states, self._norm)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -183,7 +193,7 @@ class Policy:
         """Root-mean-square normalisation."""
         return functional.rms_norm(states, weight.shape, weight, self.shape.epsilon)
 
-    def _attended(self, block: _Block, states: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def attended(self, block: Block, states: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, by head, with their positions turned in."""
         rows, length, _ = states.shape
         shape = self.shape
@@ -195,7 +205,7 @@ class Policy:
         value = value.view(rows, length, -1, shape.head_width).transpose(1, 2)
         return _turned(query, cosine, sine), _turned(key, cosine, sine), value
 
-    def _ended(self, block: _Block, states: Tensor, mixed: Tensor) -> Tensor:
+    def ended(self, block: Block, states: Tensor, mixed: Tensor) -> Tensor:
         """What a block makes of its input and what its attention found."""
         states = states + functional.linear(mixed, block.output)
         gate, up = functional.linear(self.normed(states, block.between), block.gate_up).chunk(2, -1)
@@ -257,9 +267,9 @@ class CachedPolicy:
         policy, shape = self._policy, self._policy.shape
         rows, length, _ = states.shape
         after = self._read + length
-        cosine, sine = policy._cosine[positions][:, None], policy._sine[positions][:, None]  # noqa: SLF001 - one noun
-        for number, block in enumerate(policy._blocks):  # noqa: SLF001 - one noun
-            query, key, value = policy._attended(block, states, cosine, sine)  # noqa: SLF001 - one noun
+        cosine, sine = policy.cosine[positions][:, None], policy.sine[positions][:, None]
+        for number, block in enumerate(policy.blocks):
+            query, key, value = policy.attended(block, states, cosine, sine)
             self._keys[number][:, :, self._read : after] = key
             self._values[number][:, :, self._read : after] = value
             # Heads that share keys and values are read together.
@@ -268,9 +278,9 @@ class CachedPolicy:
             scores = scores.view(rows, shape.key_value_heads, -1, length, after) + bias
             mixed = scores.softmax(-1).flatten(2, 3) @ self._values[number][:, :, :after]
             mixed = mixed.view(rows, shape.heads, length, shape.head_width).transpose(1, 2).reshape(rows, length, -1)
-            states = policy._ended(block, states, mixed)  # noqa: SLF001 - one noun
+            states = policy.ended(block, states, mixed)
         self._read = after
-        return policy.normed(states, policy._norm)  # noqa: SLF001 - one noun
+        return policy.last(states)
 
 
 def _turned(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
