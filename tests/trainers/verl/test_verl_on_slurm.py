@@ -257,7 +257,7 @@ def test_a_search_of_five_nodes_with_the_playbook(
         "trainer": "verl",
         "model": str(build_model(tmp_path / "model", VLLM_WIDTH)),
         "task": task.model_dump(mode="json"),
-        "hardware": {"device": "cpu", "vllm": True},
+        "hardware": {"device": "cpu"},
         "configuration": {**SMALL.values(), "epochs": 1},
         "bounds": {name: {"low": low, "high": high} for name, (low, high) in bounds.items()},
         "validate_every_steps": 2,

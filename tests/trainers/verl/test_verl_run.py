@@ -1,4 +1,4 @@
-"""Real phases of a tiny Qwen2 through the command that a job runs: live, killed, continued, handed on, evaluated."""
+"""Real phases of a tiny Qwen2 through the command that a job runs: live, killed, continued, evaluated."""
 
 from __future__ import annotations
 
@@ -124,28 +124,6 @@ def test_peft_loads_the_adapter_and_it_matters(interrupted: Interrupted) -> None
     assert set(read["target_modules"]) == {
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     }  # fmt: skip
-
-
-def test_a_child_with_learning_rate_zero_equals_its_parent_bit_for_bit(
-    interrupted: Interrupted, verl_python: str
-) -> None:
-    parent = interrupted.spec
-    folder = parent.checkpoints.parent.parent / "0001"
-    folder.mkdir()
-    child = replace(
-        parent,
-        node=1,
-        configuration=SMALL.changed(learning_rate=0.0),
-        first_step=LAST + 1,
-        total_steps=1,
-        parent_adapter=checkpoint_path(parent.checkpoints, LAST),
-        checkpoints=folder / "checkpoints",
-        training_state=folder / "training_state",
-    )
-    finished(started(child, verl_python), attempt_of(child), WAIT_SECONDS)
-    assert weights_of(child) == {LAST + 1: weights_of(parent)[LAST]}
-    scores = [rows_of(parent, attempts=2)[LAST].validation_score, rows_of(child)[LAST + 1].validation_score]
-    assert scores[0] == pytest.approx(scores[1])
 
 
 def test_an_evaluation_gives_the_score_of_the_phase(interrupted: Interrupted, verl_python: str) -> None:
