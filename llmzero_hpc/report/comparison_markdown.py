@@ -24,7 +24,7 @@ had.
 _AGAINST_NOTE = """\
 - compute: what a method spent over what {reference} spent;
 - speed: what {reference} spent over what the method spent, until both had the lower of their two best validation scores
-  of the seed. Below 1x the method is slower, and {reference} saves what is missing to 1x;
+  of the seed. Below 1x the method is slower, and {reference} saves compute for an equal score;
 - wall-clock: how long {reference} takes over how long the method takes, if phases follow each other on the places of
   their search (`max_parallel_phases`) without queues. Above 1x the method is done earlier.
 
@@ -123,17 +123,18 @@ def _difference(found: PairedDifference) -> tuple[str, ...]:
 def _against(comparison: Comparison, changes: Mapping[str, str]) -> Iterator[str]:
     rows = {row.method: row for row in comparison.methods}
     own = rows.get(comparison.reference)
-    head = ("method", "changes", "test", "compute", "speed", "wall-clock")
+    head = ("method", "changes", "test", "compute", "speed", f"{comparison.reference} saves", "wall-clock")
     body = [
         (pair.other, changes.get(pair.other, ""), spread(rows[pair.other].test), *_ratios(pair))
         for pair in comparison.pairs
     ]
-    first = [] if own is None else [(own.method, changes.get(own.method, ""), spread(own.test), "1x", "1x", "1x")]
+    first = [] if own is None else [(own.method, changes.get(own.method, ""), spread(own.test), "1x", "1x", "", "1x")]
     yield from _table(head, [*first, *body])
 
 
-def _ratios(pair: Pair) -> tuple[str, str, str]:
-    return _ratio(pair.compute), _ratio(pair.speed), _ratio(pair.wall)
+def _ratios(pair: Pair) -> tuple[str, ...]:
+    saved = "" if pair.speed is None else f"{1.0 - pair.speed.value:.0%}"
+    return _ratio(pair.compute), _ratio(pair.speed), saved, _ratio(pair.wall)
 
 
 def _ratio(found: Ratio | None) -> str:

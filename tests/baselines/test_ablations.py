@@ -166,7 +166,10 @@ def test_the_page(compared: tuple[Trees, Comparison, str]) -> None:
         for line in text.partition("## Against full")[2].splitlines()
         if len(cells := [cell.strip() for cell in line.split("|")]) > 2
     }
-    assert rows["full"][2:7] == ["", rows["full"][3], "1x", "1x", "1x"]
+    assert rows["full"][2:8] == ["", rows["full"][3], "1x", "1x", "", "1x"]
+    speed = pair(result, "no-stop").speed
+    assert speed is not None
+    assert rows["no-stop"][6] == f"{1 - speed.value:.0%}", "what early stopping saves"
     assert rows["no-stop"][2] == "early_stop.enabled: false"
     assert rows["two-slots"][2] == "max_parallel_phases: 2"
     assert rows["chain"][2] == "tree: false"

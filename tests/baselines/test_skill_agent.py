@@ -24,9 +24,11 @@ from llmzero_hpc.agents.llm.secret import Key
 from llmzero_hpc.baselines.registry import check_method, make_agents
 from llmzero_hpc.baselines.skills.agent import ROUNDS, SkillAgent
 from llmzero_hpc.baselines.skills.conversation import AGENT
+from llmzero_hpc.controller.comparison import Member, comparison
 from llmzero_hpc.controller.daemon import Daemon
 from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.report.calls import calls_about
+from llmzero_hpc.report.comparison_markdown import page
 from llmzero_hpc.report.reading import read
 from llmzero_hpc.search.node import NodeStatus, TransitionKind
 from llmzero_hpc.sections import LanguageModelAgents
@@ -141,6 +143,24 @@ def test_it_is_the_same_search_however_often_it_is_killed(tmp_path: Path) -> Non
         assert total(killed.directory).calls == count
         bodies = [asked.body["messages"] for asked in endpoint.asked]
     assert bodies[count : 2 * count] == bodies[:count], "word for word the same conversation"
+
+
+def test_what_its_words_cost_stands_beside_what_they_brought(tmp_path: Path) -> None:
+    """In a comparison with a method that asks nobody."""
+    with ScriptedEndpoint(lambda asked: called(planned(asked, 3), number=asked.number)) as endpoint:
+        members = [Member("skills", config(endpoint.url)), Member("once", settings("practitioner"))]
+        found = []
+        for one in members:
+            search = Rehearsed(tmp_path / one.method, one.config)
+            search.search()
+            found.append((one, search.directory))
+    result = comparison(found, "skills")
+    spent = total(found[0][1])
+    rows = {row.method: row for row in result.methods}
+    assert (rows["skills"].tokens, rows["skills"].dollars) == (spent.tokens, pytest.approx(spent.dollars))
+    assert (rows["once"].tokens, rows["once"].dollars) == (0, 0)
+    text = page(result, name="c", unit="CPU-hours", simulated=True, changes={}, picture="")
+    assert f"| skills | {spent.tokens / 1e6:.3f} | {spent.dollars:.2f} |" in text
 
 
 def agent(directory: SearchDirectory) -> SkillAgent:

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from command_line import CommandLine, quick, started, wait_for
 
+from llmzero_hpc.controller.comparison import members, read_plan
+from llmzero_hpc.sections import LanguageModelAgents, PlaybookAgents
 from llmzero_hpc.store.search_directory import SearchDirectory
 
 if TYPE_CHECKING:
@@ -141,6 +143,24 @@ def test_the_winner_and_the_best_static_configuration_on_fresh_seeds(finished: C
 )
 def test_mistakes_in_a_comparison(command: CommandLine, changes: dict[str, Any], message: str) -> None:
     assert message in command.refused("compare", plan(command.folder, **changes)).err
+
+
+def test_one_method_may_ask_a_model_where_the_others_have_rules(command: CommandLine) -> None:
+    agents = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "prompts": "own"}
+    path = plan(
+        command.folder,
+        methods={"tree": "llmzero", "skills": "skill_agent"},
+        changes={"skills": {"agents": agents, "early_stop": {"interval_seconds": 300}}},
+    )
+    found = {one.method: one for one in members(read_plan(path))}
+    assert found["tree"].config.agents == PlaybookAgents()
+    asked = found["skills"].config.agents
+    assert isinstance(asked, LanguageModelAgents)
+    assert (asked.model, asked.prompts) == ("m", command.folder / "own")
+    judged = found["skills"].config.early_stop
+    assert (judged.interval_seconds, judged.first_step) == (300, found["tree"].config.early_stop.first_step)
+    assert not found["skills"].is_static
+    assert found["skills"].changes.startswith("early_stop.interval_seconds: 300, agents.base_url")
 
 
 def test_scores_that_cannot_be_compared_are_refused(command: CommandLine) -> None:
