@@ -55,6 +55,8 @@ class ProposalRequest:
     """Every phase so far with its own rows, where the answer says itself what it continues; else none."""
     log_tail: str = ""
     """Beside `history`: the end of the newest phase's log where that failed."""
+    device_hours_left: float | None = None
+    """Of the search's budget, less the phases that have ended; None: it has no limit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,7 @@ class Questions:
             child=node.id,
             history=self._history(tree),
             log_tail=log_tail if self._config.growth.leaves_choice else "",
+            device_hours_left=self._hours_left(tree),
         )
 
     def stop(self, tree: Tree, node: Node, step: int) -> StopRequest | None:
@@ -134,6 +136,12 @@ class Questions:
         if not self._config.growth.leaves_choice:
             return ()
         return tuple((node, self._series_of(node)) for node in tree if node.status.is_final and node.configuration)
+
+    def _hours_left(self, tree: Tree) -> float | None:
+        # Of what runs nothing is counted: it grows from tick to tick, and the same question must stay the same.
+        limit = self._config.budget.device_hours
+        used = math.fsum(node.device_seconds for node in tree if node.status.is_final) / 3600
+        return None if limit is None else max(0.0, limit - used)
 
     def _trajectory(self, tree: Tree, node: Node, step: int | None = None) -> Series:
         return concatenated([(phase, self._series_of(phase.node)) for phase in path(tree, node.id, step)])

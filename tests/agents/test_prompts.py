@@ -172,6 +172,12 @@ def test_limits_are_those_of_the_search_inside_those_of_the_table() -> None:
     assert "`temperature` (number, 0.05 to 1.25)" in guide["regularization"]
 
 
+def test_compute_that_is_left_is_told_where_there_is_a_limit() -> None:
+    request = samples.proposal()
+    assert "Compute left: 412 device-hours; the parent phase took 20." in without_pictures(request)
+    assert "device-hours" not in without_pictures(replace(request, device_hours_left=None))
+
+
 def test_what_was_tried_is_told_with_its_end() -> None:
     tried = without_pictures(samples.proposal()).partition("# Already tried")[2]
     assert "learning_rate 0.0001 -> 0.0002" in tried

@@ -212,6 +212,28 @@ class Stopper(Playbook):
         return StopAnswer(stop=True, reason="it never catches up", author="test")
 
 
+def test_a_proposer_knows_what_is_left_of_the_compute(tmp_path: Path) -> None:
+    asked: list[ProposalRequest] = []
+
+    class Asking(Playbook):
+        def propose(self, request: ProposalRequest) -> Proposal:
+            asked.append(request)
+            return super().propose(request)
+
+    budget = {"iterations": 3, "device_hours": 100.0}
+    world = World(tmp_path / "s", small_config(budget=budget), Asking())
+    world.tick()
+    for scores in ([0.5, 0.5, 0.5, 0.6], [0.6, 0.6, 0.6, 0.6]):
+        [job] = world.live()
+        world.train(job, scores)
+        world.clock.now += 3600
+        world.end(job)
+        world.tick()
+    spent = [sum(node.device_seconds for node in world.tree.nodes[:count]) / 3600 for count in (1, 2)]
+    assert [request.device_hours_left for request in asked] == [pytest.approx(100.0 - used) for used in spent]
+    assert spent[1] > spent[0] >= 1
+
+
 def test_early_stop_decides_on_disk_before_it_cancels(tmp_path: Path) -> None:
     world = World(tmp_path / "s", small_config(early_stop={"interval_seconds": 0, "first_step": 2}), Stopper())
     world.tick()

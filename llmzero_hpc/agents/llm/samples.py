@@ -63,6 +63,7 @@ def proposal(kind: TransitionKind = TransitionKind.EVOLVE) -> ProposalRequest:
         train_rows=_TRAIN_ROWS,
         validate_every_steps=_EVERY,
         iterations_left=9,
+        device_hours_left=412.0,
         seed=7,
         phases=phases,
     )
@@ -143,6 +144,7 @@ def _phase(node_id: int, configuration: Configuration, resume: CheckpointReferen
         if node_id == 0
         else Rationale("a-model", "Progress has slowed while entropy is high: larger updates, less noise."),
         last_step=first + steps - 1,
+        attempts=(Attempt(1, f"lz-sample-{node_id}-1", 0.0, ending=Ending.COMPLETED, device_seconds=800.0 * steps),),
     )
 
 
