@@ -90,7 +90,7 @@ def _results(comparison: Comparison, unit: str) -> Iterator[str]:
             f"{row.phases:.1f}",
             words.number(row.cost / _HOUR),
             words.number(row.wall / _HOUR),
-            reached(row),
+            reached(row, first),
         )
         for row in comparison.methods
     )

@@ -60,7 +60,7 @@ def table(comparison: Comparison, unit: str) -> RenderableType:
             gain_over(row, first),
             f"{row.phases:.1f}",
             words.number(row.cost / _HOUR),
-            reached(row),
+            reached(row, first),
         )
     return view
 
@@ -130,8 +130,10 @@ def gain_over(row: MethodResult, first: MethodResult | None) -> str:
     return f"{row.test.mean - first.test.mean:+.3f}"
 
 
-def reached(row: MethodResult) -> str:
-    """The median compute until a run had the best static result of its seed, and how many had."""
+def reached(row: MethodResult, first: MethodResult | None) -> str:
+    """The median compute until a run had the best static result of its seed, and how many had; `first` is static."""
+    if first is None:
+        return ""
     if row.cost_to_reach is None:
         return "never"
     return f"{words.number(row.cost_to_reach / _HOUR)} ({row.reached}/{row.runs})"

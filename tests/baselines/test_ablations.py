@@ -177,3 +177,4 @@ def test_the_page(compared: tuple[Trees, Comparison, str]) -> None:
     assert "SIMULATED" in text
     assert text.count(" | test | ") == 2 + len(result.pairs), "two heads, and a difference for each variant"
     assert "Language models" not in text, "none was asked"
+    assert "never" not in text, "no method is static, so there is nothing to reach"
