@@ -20,13 +20,13 @@ from pathlib import Path
 import psutil
 from measuring import Progress, machine, part_of_page, with_part
 
-from llmzero_hpc.sections import Hardware, Rehearsal
+from llmzero_hpc.sections import Hardware
 from llmzero_hpc.store.atomic import write_bytes
-from llmzero_hpc.trainers.base import PhaseSpec
 
 _ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(_ROOT / "tests" / "trainers" / "verl"))
-from verl_phases import SMALL, attempt_of, build_model, finished, started, write_task  # noqa: E402 - it stands beside the tests
+sys.path[:0] = [str(_ROOT / "tests" / "trainers" / name) for name in ("", "verl")]
+from tiny_phases import phase_spec  # noqa: E402 - it stands beside the tests
+from verl_phases import SMALL, attempt_of, build_model, finished, started, write_task  # noqa: E402 - as above
 
 SCRIPT = "benchmarks/verl_cost.py"
 _STEPS = 4
@@ -56,13 +56,11 @@ class Start:
 
 
 def measured(python: str, progress: Progress) -> tuple[Start, ...]:
-    """Both kinds of rollouts, each after a start that fills the disk cache."""
+    """Both kinds of rollouts."""
     starts = []
     for vllm in (False, True):
-        for rehearsal in (True, False):
-            progress(f"a phase of VeRL with rollouts by {_name(vllm=vllm)}" + (", to warm up" if rehearsal else ""))
-            start = _start(python, vllm=vllm)
-        starts.append(start)
+        progress(f"a phase of VeRL with rollouts by {_name(vllm=vllm)}")
+        starts.append(_start(python, vllm=vllm))
     return tuple(starts)
 
 
@@ -107,24 +105,14 @@ def _name(*, vllm: bool) -> str:
 def _start(python: str, *, vllm: bool) -> Start:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        folder = root / "phases" / "0000"
-        folder.mkdir(parents=True)
-        spec = PhaseSpec(
-            search="cost",
-            node=0,
-            seed=1,
-            model=str(build_model(root / "model", _VLLM_WIDTH)),
-            task=write_task(root / "task"),
+        spec = phase_spec(
+            root / "phases" / "0000",
+            build_model(root / "model", _VLLM_WIDTH),
+            write_task(root / "task"),
             configuration=SMALL,
-            first_step=1,
             total_steps=_STEPS,
             validate_every_steps=_STEPS,
-            validation_max_response_length=8,
-            parent_adapter=None,
-            checkpoints=folder / "checkpoints",
-            training_state=folder / "training_state",
             hardware=Hardware(device="cpu", vllm=vllm),
-            rehearsal=Rehearsal(),
         )
         attempt, began = attempt_of(spec), time.monotonic()
         process = started(spec, python)

@@ -30,7 +30,10 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="session")
 def verl_python() -> str:
-    python = os.environ.get("LLMZERO_VERL_PYTHON") or (sys.executable if importlib.util.find_spec("verl") else "")
+    found = importlib.util.find_spec("verl")
+    # This very folder may be found by that name; VeRL has a file.
+    is_here = found is not None and found.origin is not None
+    python = os.environ.get("LLMZERO_VERL_PYTHON") or (sys.executable if is_here else "")
     if not python:
         pytest.skip("VeRL is not installed, and LLMZERO_VERL_PYTHON names no Python that has it")
     return python

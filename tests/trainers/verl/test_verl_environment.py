@@ -61,6 +61,7 @@ def test_each_mismatch_is_named() -> None:
     ]
     installed |= {"verl": "0.9.1", "peft": "0.20.0"}
     assert pins.mismatches(gpu=False, installed=version) == []
+    assert pins.mismatches(gpu=False, vllm=True, installed=version) == ["vllm is not installed (needed: ==0.27.1)"]
     assert pins.mismatches(gpu=True, installed=version) == [
         "transformers 5.10.4 (needed: ==5.9.0)",
         "torch 2.13.0+cpu (needed: ==2.11.0)",
@@ -74,6 +75,10 @@ def test_an_environment_without_vllm_is_told_what_to_install() -> None:
         pins.check_installed(gpu=True)
     assert "vllm is not installed" in caught.value.message
     assert "constraints/verl-gpu.txt" in caught.value.next_step
+    with pytest.raises(MissingDependencyError) as caught:
+        pins.check_installed(gpu=False, vllm=True)
+    assert "vllm is not installed" in caught.value.message
+    assert "tests/install_verl.sh" in caught.value.next_step
 
 
 def test_a_phase_runs_beside_a_ray_cluster_of_its_machines(

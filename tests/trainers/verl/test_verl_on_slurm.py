@@ -12,13 +12,14 @@ import pytest
 import yaml
 from searches import CPU_PROFILE, on_slurm
 from slurm_cluster import AccountedJob
+from tiny_phases import phase_spec
 from verl_phases import SMALL, attempt_of, build_model, rows_of, weights_of, write_task
 
 from llmzero_hpc.cluster.base import JobRequest
 from llmzero_hpc.cluster.profile import ClusterProfile
 from llmzero_hpc.cluster.slurm import SlurmCluster
 from llmzero_hpc.search.node import NodeStatus
-from llmzero_hpc.sections import Hardware, Rehearsal, SlurmClusterConfig
+from llmzero_hpc.sections import Hardware, SlurmClusterConfig
 from llmzero_hpc.store.marker import read_marker
 from llmzero_hpc.store.phase_directory import PhaseDirectory
 from llmzero_hpc.store.search_directory import SearchDirectory
@@ -51,41 +52,35 @@ class VerlJobs:
     def __init__(self, slurm: SlurmTestCluster, root: Path, python: str) -> None:
         self.slurm, self.root = slurm, root
         self._profile = {**CPU_PROFILE, "virtual_environment": Path(python).parent.parent}
-        self._shared = {
-            "search": "small",
-            "seed": 1,
-            "model": str(build_model(root / "model", VLLM_WIDTH)),
-            "task": write_task(root / "task"),
-            "rehearsal": Rehearsal(),
-        }
+        self._model, self._task = build_model(root / "model", VLLM_WIDTH), write_task(root / "task")
 
     def phase(self, node: int, nodes: int, **changes: Any) -> PhaseSpec:
         """Of phase 0, or what differs from it."""
-        folder = self.root / f"phases/{node:04d}"
-        spec = PhaseSpec(
-            **self._shared,
+        spec = phase_spec(
+            self.root / f"phases/{node:04d}",
+            self._model,
+            self._task,
             node=node,
             configuration=SMALL,
-            first_step=1,
             total_steps=LAST,
             validate_every_steps=EVERY,
-            validation_max_response_length=8,
-            parent_adapter=None,
-            checkpoints=folder / "checkpoints",
-            training_state=folder / "training_state",
             hardware=Hardware(device="cpu", nodes=nodes, vllm=True),
         )
         return replace(spec, **changes)
 
     def evaluation(self, of: PhaseSpec, step: int) -> EvaluationSpec:
         return EvaluationSpec(
-            **self._shared,
+            search=of.search,
             node=of.node,
             step=step,
+            seed=of.seed,
+            model=of.model,
+            task=of.task,
             split=Split.TEST,
             adapter=checkpoint_path(of.checkpoints, step),
             max_response_length=of.validation_max_response_length,
             hardware=of.hardware,
+            rehearsal=of.rehearsal,
             result=PhaseDirectory(self.root / "test").result,
         )
 

@@ -62,6 +62,13 @@ def test_without_a_kl_coefficient_there_is_no_reference_pass(make_phase: Callabl
     assert phase_settings(none, PLACE)[f"{ACTOR}.use_kl_loss"] is False
 
 
+def test_on_cpus_a_phase_says_what_generates(make_phase: Callable[..., PhaseSpec]) -> None:
+    plain = phase_settings(make_phase(hardware=CPU), PLACE)
+    other = phase_settings(make_phase(hardware=Hardware(device="cpu", vllm=True)), PLACE)
+    assert (plain[f"{ROLLOUT}.name"], other[f"{ROLLOUT}.name"]) == ("transformers_cpu", "vllm")
+    assert f"{MODEL}.external_lib" not in other
+
+
 def test_phases_differ_in_their_seeds(make_phase: Callable[..., PhaseSpec]) -> None:
     seeds = {phase_settings(make_phase(node=node, seed=seed), PLACE)["data.seed"] for node in (0, 1) for seed in (0, 1)}
     assert len(seeds) == 4
