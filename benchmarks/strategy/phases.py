@@ -59,7 +59,8 @@ def key(task: Task, seed: int, phases: Sequence[Changes]) -> str:
         config.task.model_dump(mode="json"),
         config.validation_max_response_length(config.configuration),
         seed,
-        [config.configuration.changed(**changes).values() for changes in phases],
+        # epochs say nothing here, where seconds end a phase
+        [config.configuration.changed(**changes, epochs=1.0).values() for changes in phases],
         [cost.STEP_SECONDS, cost.UNIT_SECONDS.named()],
     ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

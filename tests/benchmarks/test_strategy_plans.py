@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ def test_every_method_can_work_on_every_task(name: str) -> None:
 def test_methods_seeds_and_budget_are_the_same_on_all_tasks() -> None:
     terms = [(plan.methods, plan.seeds, plan.budget, plan.reference) for plan in PLANS.values()]
     assert all(one == terms[0] for one in terms)
-    starts = [members(plan)[0].config.configuration for plan in PLANS.values()]
+    # A phase costs about as much on each, so its length differs.
+    starts = [replace(members(plan)[0].config.configuration, epochs=1.0) for plan in PLANS.values()]
     assert all(one == starts[0] for one in starts)
 
 
