@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,8 @@ _RAISED: Final = re.compile(r"^[\w.]*(?:Error|Exception)\b: .{1,300}", re.MULTIL
 """The last line of a traceback."""
 _EVIDENCE_LINES: Final = 3
 _EVIDENCE_LENGTH: Final = 300
+_FULL_BYTES: Final = 16 * 2**20
+"""With no more left than this, a disk may have kept a log from being written."""
 _SENT_BY_OTHERS: Final = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 """Signals that VeRL does not send itself: a person, a shutdown, or a kernel short of memory."""
 
@@ -273,6 +276,8 @@ def failed_run(exit_code: int, log: Path) -> LLMZeroError:
         name = signal.Signals(-exit_code).name
         return ClusterError(f"VeRL was killed by {name}, which it does not send itself", f"try again; see {log}")
     how = f"exit code {exit_code}" if exit_code else "no validation of the last step"
+    if shutil.disk_usage(log.parent).free < _FULL_BYTES:
+        return StorageError(f"VeRL ended with {how}, and the disk of {log.parent} is full", "free some space")
     raised = _RAISED.findall(tail)
     return LLMZeroError(f"VeRL ended with {how}" + (f": {raised[-1]}" if raised else ""), f"see {log}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import types
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,19 @@ def test_a_signal_that_others_sent_is_no_failure_of_the_configuration(number: si
     assert type(failed_run(-signal.SIGSEGV, log)) is LLMZeroError
     log.write_text(read("healthy") + read("gpu_memory"))
     assert type(failed_run(-number, log)) is ConfigurationError
+
+
+def test_a_full_disk_is_the_cause_where_it_kept_the_log_from_saying_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "trainer.log"
+    log.write_text(read("healthy"))
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: types.SimpleNamespace(free=4096))
+    error = failed_run(1, log)
+    assert type(error) is StorageError
+    assert str(tmp_path) in error.message
+    log.write_text(read("gpu_memory"))
+    assert type(failed_run(1, log)) is ConfigurationError
 
 
 @pytest.mark.parametrize("name", NAMES)
