@@ -110,7 +110,8 @@ outside of the budget (`budget.includes_test: false`).
 ### Ablations
 
 `changes` gives single methods other settings of `search`: keys of `rules`, `early_stop` and `agents`, and
-`max_parallel_phases`.
+`max_parallel_phases`. So the skill agent may have its model where the others have rules:
+`changes: {skills: {agents: {base_url: ..., model: ...}}}`.
 
 ```yaml
 name: ablations

@@ -57,6 +57,10 @@ def check_method(config: SearchConfig) -> None:
         return
     if isinstance(config.method, SkillAgentMethod):
         _settings_of_skill_agent(config)
+    elif isinstance(config.method, LLMZeroMethod) and not config.method.tree and config.rules.single_stage:
+        raise ConfigurationError(
+            "method.tree: false continues phases, and rules.single_stage: true continues none", "leave one of them out"
+        )
     agents.check_agents(config)
 
 

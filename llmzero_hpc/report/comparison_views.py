@@ -74,6 +74,11 @@ def sentences(comparison: Comparison) -> Iterator[str]:
         for split, difference in (("validation", pair.validation), ("test", pair.test)):
             if difference is not None:
                 yield f"{pair.reference} - {pair.other}, {split}: {_difference(difference)}"
+        if pair.speed is not None:
+            yield (
+                f"{pair.reference} spent {pair.speed.value:.2f}x of what {pair.other} spent until both had an equal "
+                "validation score"
+            )
 
 
 def picture(comparison: Comparison, path: Path, *, title: str, unit: str, simulated: bool) -> None:

@@ -10,6 +10,7 @@ from rehearsed_world import Rehearsed
 
 from llmzero_hpc.controller.comparison import comparison, existing, members, read_plan
 from llmzero_hpc.report.comparison_markdown import page
+from llmzero_hpc.report.comparison_views import sentences
 from llmzero_hpc.search.node import TransitionKind
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ def test_the_page(compared: tuple[Trees, Comparison, str]) -> None:
     assert rows["full"][2:8] == ["", rows["full"][3], "1x", "1x", "", "1x"]
     speed = pair(result, "no-stop").speed
     assert speed is not None
+    assert f"full spent {speed.value:.2f}x of what no-stop spent until both had" in "\n".join(sentences(result))
     assert rows["no-stop"][6] == f"{1 - speed.value:.0%}", "what early stopping saves"
     assert rows["no-stop"][2] == "early_stop.enabled: false"
     assert rows["two-slots"][2] == "max_parallel_phases: 2"

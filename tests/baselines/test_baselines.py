@@ -205,6 +205,7 @@ def refused(text: str) -> ConfigurationError:
         ("method: {kind: random, ranges: {target_modules: {low: 0, high: 1}}}", "is no number"),
         ("method: {kind: guidebook, rollouts: [1, 2]}", "method.lengths has 3 phases and method.rollouts 2"),
         ("method: transfer", "method.strategy is missing"),
+        ("method: {kind: llmzero, tree: false}\nrules: {single_stage: true}", "method.tree: false continues phases"),
         ("method: guidebook\nbounds: {max_response_length: {high: 7000}}", "phase 2 of the strategy cannot be trained"),
         ("method: grid\nbounds: {max_response_length: {high: 7000}}", "a combination of the grid cannot be trained"),
         (
