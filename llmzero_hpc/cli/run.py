@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -191,7 +193,7 @@ def show_plan(config: SearchConfig, root: Path, *, as_json: bool) -> None:
         "budget": config.budget.model_dump(),
         "max_parallel_phases": config.max_parallel_phases,
         "devices_per_phase": config.hardware.devices,
-        "job": {"script": job.script, "start": job.estimate},
+        "job": asdict(job),
         "language_models": _expected_calls(config, validations),
     }
     if as_json:
@@ -215,14 +217,15 @@ def show_plan(config: SearchConfig, root: Path, *, as_json: bool) -> None:
             f"  language model: up to {calls['calls']} calls, {calls['input_tokens'] / 1e6:.2f} million tokens in "
             f"and {calls['output_tokens'] / 1e6:.2f} out; {cost}"
         )
-    typer.echo(f"  its job, which would start {job.estimate} if it were submitted now:\n")
+    typer.echo(f"  its job, which would start {job.start} if it were submitted now:\n")
     typer.echo(job.script)
+    if job.framework_command:
+        typer.echo("  what trains in it:\n")
+        typer.echo(" \\\n    ".join(map(shlex.quote, job.framework_command)))
 
 
 def _expected_calls(config: SearchConfig, validations: int) -> dict[str, Any] | None:
     """What the agents' calls may come to, with every validation judged; None without a language model."""
-    from dataclasses import asdict
-
     from llmzero_hpc.sections import LanguageModelAgents
 
     if not config.method.asks_agents or not isinstance(config.agents, LanguageModelAgents):

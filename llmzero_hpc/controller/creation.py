@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,6 @@ from llmzero_hpc.trainers.registry import make_trainer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llmzero_hpc.cluster.base import Preview
     from llmzero_hpc.config import SearchConfig
 
 
@@ -39,8 +38,23 @@ def placed(config: SearchConfig) -> SearchConfig:
     return resolved(config, read_profile(settings.profile, settings.profiles))
 
 
-def preview(config: SearchConfig, root: Path, train_rows: int, now: float) -> Preview:
-    """The job of node 0 as it would be submitted, and the cluster's estimate of its start; nothing is kept.
+@dataclass(frozen=True, slots=True)
+class FirstJob:
+    """Node 0 as it would be submitted.
+
+    Attributes:
+        script: the job's.
+        start: the cluster's estimate, for people.
+        framework_command: what trains in it, where that is another program; otherwise empty.
+    """
+
+    script: str
+    start: str
+    framework_command: tuple[str, ...]
+
+
+def preview(config: SearchConfig, root: Path, train_rows: int, now: float) -> FirstJob:
+    """The job of node 0 as it would be submitted; nothing is kept.
 
     Raises:
         ClusterError: the cluster would refuse it.
@@ -53,7 +67,12 @@ def preview(config: SearchConfig, root: Path, train_rows: int, now: float) -> Pr
         submission = Submission(directory, cluster, make_trainer(config.trainer), lambda: now)
         node = root_node(config, train_rows, now, first_proposal(config, seed_of(config.seed, 0)))
         shown = submission.preview(Tree((node,)), node)
-        return replace(shown, script=shown.script.replace(str(place), str(root.resolve())))
+        command = submission.framework_command(Tree((node,)), node)
+
+        def in_place(text: str) -> str:
+            return text.replace(str(place), str(root.resolve()))
+
+        return FirstJob(in_place(shown.script), shown.estimate, tuple(map(in_place, command)))
 
 
 def checked(config: SearchConfig) -> int:

@@ -94,12 +94,21 @@ class Submission:
         return self._put(node, self._recovered(node.attempts, self._phase(tree, node), submit=submit))
 
     def preview(self, tree: Tree, node: Node) -> Preview:
-        """What the next attempt of a proposed node would be. Writes and submits nothing.
+        """What the next attempt of a proposed node would be. Submits nothing; writes the phase's specification.
 
         Raises:
             ClusterError: the cluster would refuse it.
         """
-        return self._cluster.preview(self._request(self.intended(node).attempts, self._phase(tree, node)))
+        work = self._phase(tree, node)
+        work.folder.create()
+        work.specify()
+        return self._cluster.preview(self._request(self.intended(node).attempts, work))
+
+    def framework_command(self, tree: Tree, node: Node) -> tuple[str, ...]:
+        """What that attempt would start in turn; empty where its trainer trains itself. Raises as the trainer."""
+        folder = self._directory.phase(node.id)
+        attempt = folder.attempt(len(node.attempts) + 1).path
+        return self._trainer.framework_command(self._phase_spec(tree, node, folder), attempt)
 
     def intended_evaluation(self, evaluation: Evaluation, allowance: float | None) -> Evaluation:
         """An evaluation with its next attempt, to be committed before `launched_evaluation`; as `intended`."""

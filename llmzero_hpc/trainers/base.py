@@ -150,6 +150,15 @@ class Trainer(ABC):
         the command line, so that a local cluster can find the process.
         """
 
+    def framework_command(self, spec: PhaseSpec, attempt_directory: Path) -> tuple[str, ...]:
+        """What the command of `plan` starts in turn, for people; empty where it trains itself. Writes nothing.
+
+        Raises:
+            ConfigurationError: the model or the parent's adapter is not there.
+        """
+        del spec, attempt_directory
+        return ()
+
     @abstractmethod
     def plan_evaluation(self, spec_file: Path, attempt_directory: Path) -> LaunchPlan:
         """The command that scores an adapter as `spec_file` (an `EvaluationSpec`) says."""

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import typer.main
+import yaml
 
+from llmzero_hpc.cli.create import template
 from llmzero_hpc.cli.main import app
+from llmzero_hpc.config import load_text
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "state" / "README.md", *(ROOT / "docs").glob("*.md")]
@@ -42,6 +45,15 @@ def test_commands_and_options_exist(document: Path) -> None:
 
 def test_the_readme_shows_commands_at_all() -> None:
     assert len(commands_in((ROOT / "README.md").read_text())) > 8
+
+
+def test_parts_of_settings_in_the_readme_are_accepted() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    parts = [yaml.safe_load(block) for block in blocks if not block.startswith("# compare.yaml")]
+    assert len(parts) >= 2
+    whole = yaml.safe_load(template("slurm", "search.yaml"))
+    for part in parts:
+        load_text(yaml.safe_dump(whole | part), "README.md")
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])

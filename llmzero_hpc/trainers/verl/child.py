@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from llmzero_hpc.store.atomic import write_bytes
 from llmzero_hpc.trainers.verl.batch import processes, uses_cuda
 from llmzero_hpc.trainers.verl.hydra_text import assignment
 
@@ -37,10 +39,16 @@ class Stopped(BaseException):
 
 
 class Child:
-    """One run of `verl.trainer.main_ppo`. Belongs to the main thread, whose SIGTERM it takes."""
+    """One run of `verl.trainer.main_ppo`. Belongs to the main thread, whose SIGTERM it takes.
 
-    def __init__(self, overrides: Sequence[str], hardware: Hardware) -> None:
-        self._overrides, self._hardware = overrides, hardware
+    Args:
+        overrides: what VeRL is told.
+        hardware: what it runs on.
+        record: where the command is kept for people.
+    """
+
+    def __init__(self, overrides: Sequence[str], hardware: Hardware, record: Path) -> None:
+        self._overrides, self._hardware, self._record = overrides, hardware, record
         self._is_told = False
 
     def run(self, look: Callable[[], bool]) -> int:
@@ -63,7 +71,8 @@ class Child:
             signal.signal(signal.SIGTERM, before)
 
     def _watch(self, overrides: Sequence[str], look: Callable[[], bool]) -> int:
-        command = [sys.executable, "-m", "verl.trainer.main_ppo", *overrides]
+        command = command_with(overrides)
+        write_bytes(self._record, (" \\\n    ".join(map(shlex.quote, command)) + "\n").encode())
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
         done_at: float | None = None
         try:
@@ -83,6 +92,11 @@ class Child:
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._is_told = True
+
+
+def command_with(overrides: Sequence[str]) -> tuple[str, ...]:
+    """VeRL's own entry point with what it is told."""
+    return (sys.executable, "-m", "verl.trainer.main_ppo", *overrides)
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:

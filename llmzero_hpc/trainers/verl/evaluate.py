@@ -58,7 +58,7 @@ def evaluate(spec: EvaluationSpec, attempt: AttemptDirectory) -> EvaluationResul
         check_mistake(place)
         return bool(results)
 
-    exit_code = Child(rendered_evaluation(spec, place), spec.hardware).run(look)
+    exit_code = Child(rendered_evaluation(spec, place), spec.hardware, place.command).run(look)
     if not results:
         raise failed_run(exit_code, attempt.trainer_log)
     return results[-1]

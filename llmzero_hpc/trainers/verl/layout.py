@@ -53,6 +53,11 @@ class Layout:
         return self.folder / "agent_loops.yaml"
 
     @property
+    def command(self) -> Path:
+        """The command by which VeRL was started, a line for each setting, for people."""
+        return self.folder / "command.sh"
+
+    @property
     def metrics(self) -> Path:
         """VeRL's own log, `{"step": 3, "data": {...}}` in each line; steps count from 1 in every phase."""
         return self.folder / "metrics.jsonl"

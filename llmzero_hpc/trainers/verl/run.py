@@ -79,7 +79,7 @@ def train(spec: PhaseSpec, attempt: AttemptDirectory) -> None:
         check_mistake(place)
         return mirror.is_complete
 
-    exit_code = Child(overrides, spec.hardware).run(look)
+    exit_code = Child(overrides, spec.hardware, place.command).run(look)
     if not mirror.is_complete:
         raise failed_run(exit_code, attempt.trainer_log)
 

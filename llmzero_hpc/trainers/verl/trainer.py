@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from llmzero_hpc.errors import ConfigurationError
+from llmzero_hpc.store.phase_directory import AttemptDirectory
 from llmzero_hpc.tasks.base import Split
 from llmzero_hpc.tasks.files import check_on_samples
 from llmzero_hpc.tasks.models import BUILTIN_CHAINS, resolve_model
@@ -14,6 +15,7 @@ from llmzero_hpc.trainers.specification import read_evaluation, read_phase
 from llmzero_hpc.trainers.verl import overrides, pins
 from llmzero_hpc.trainers.verl.batch import step_shape, uses_cuda
 from llmzero_hpc.trainers.verl.launch import launch_plan
+from llmzero_hpc.trainers.verl.layout import Layout
 from llmzero_hpc.trainers.verl.model_shape import read_model_shape
 from llmzero_hpc.trainers.verl.placement import longest_prompt, placed
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from llmzero_hpc.config import SearchConfig
     from llmzero_hpc.search.configuration import Configuration
     from llmzero_hpc.sections import Hardware
-    from llmzero_hpc.trainers.base import LaunchPlan
+    from llmzero_hpc.trainers.base import LaunchPlan, PhaseSpec
 
 _LONGEST_LORA_RANK: Final = 512
 """Of vLLM."""
@@ -81,6 +83,14 @@ class VerlTrainer(Trainer):
         """See the base class. A Ray cluster of all machines runs beside the command."""
         hardware = read_phase(spec_file).hardware
         return launch_plan("llmzero_hpc.trainers.verl.run", spec_file, attempt_directory, hardware)
+
+    def framework_command(self, spec: PhaseSpec, attempt_directory: Path) -> tuple[str, ...]:
+        """See the base class. Where the job has no Ray of its own, its settings are added."""
+        from llmzero_hpc.trainers.verl.child import command_with
+        from llmzero_hpc.trainers.verl.rendering import rendered
+
+        place = Layout.of_run(spec.training_state, AttemptDirectory(attempt_directory))
+        return command_with(rendered(spec, place))
 
     def plan_evaluation(self, spec_file: Path, attempt_directory: Path) -> LaunchPlan:
         """See the base class."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import time
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from llmzero_hpc.tasks.base import Split
 from llmzero_hpc.trainers.base import EvaluationSpec, PhaseSpec
 from llmzero_hpc.trainers.checkpoints import checkpoint_path
 from llmzero_hpc.trainers.specification import write_specification
+from llmzero_hpc.trainers.verl.layout import Layout
+from llmzero_hpc.trainers.verl.rendering import rendered
 from llmzero_hpc.trainers.verl.trainer import VerlTrainer
 
 if TYPE_CHECKING:
@@ -98,6 +101,12 @@ def test_the_next_attempt_goes_on_from_the_newest_state(interrupted: Interrupted
     assert max(before) <= again <= max(before) + 3
     assert all(rows[step].values == interrupted.rows[step] for step in range(1, again))
     assert [path.name for path in spec.training_state.glob("global_step_*")] == [f"global_step_{LAST}"]
+
+
+def test_the_command_that_trained_lies_beside_the_attempt(interrupted: Interrupted) -> None:
+    attempt = attempt_of(interrupted.spec, 2)
+    told = shlex.split((attempt.path / "verl" / "command.sh").read_text())
+    assert set(rendered(interrupted.spec, Layout.of_run(interrupted.spec.training_state, attempt))) <= set(told)
 
 
 def test_a_validation_score_is_the_mean_over_all_rows(interrupted: Interrupted) -> None:
