@@ -13,7 +13,8 @@ import pytest
 from searches import CPU_PROFILE, on_slurm
 from served import files_with, search, server_of, tick_until
 
-from llmzero_hpc.agents.llm import replies
+from llmzero_hpc.agents.llm import replies, samples
+from llmzero_hpc.agents.registry import make_agents
 from llmzero_hpc.controller.daemon import Daemon
 from llmzero_hpc.report.reading import read
 from llmzero_hpc.store.agent_calls import CallLog
@@ -67,7 +68,7 @@ def served(root: Path, model: Path, iterations: int, **changes: Any) -> SearchDi
         iterations=iterations,
         agents=agents,
         rehearsal={"step_seconds": 0.05, "train_rows": 64, "failure_rate": 0.4},
-        seed=3,
+        seed=4,  # the first phase does not fail, so that the next is proposed
         tick_seconds=1,
         **changes,
     )
@@ -78,12 +79,15 @@ _OfAnySize = jsonschema.validators.extend(
 )
 
 
-def check(directory: SearchDirectory) -> None:
-    """Whatever the model said was said in the right form, and nothing came of it that must not be."""
+def check(directory: SearchDirectory, *others: int) -> None:
+    """Whatever the model said was said in the right form, and nothing came of it that must not be.
+
+    `others` are phases that are in no tree, but were asked about.
+    """
     config = directory.record.config
     trainer = make_trainer(config.trainer)
     tree, log = directory.read_tree(), CallLog(directory)
-    calls = [call for node in tree for call in log.calls(node.id)]
+    calls = [call for node in (*(node.id for node in tree), *others) for call in log.calls(node)]
     asked = {call.agent for call in calls}
     assert {"proposer", "early_stopper"} <= asked
     for call in calls:
@@ -111,9 +115,14 @@ def test_a_search_by_a_model_that_sees(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setenv(key, value)
     directory = served(tmp_path / "state" / "served", made("vision", tmp_path), 3)
     server = server_of(directory)
+    failure = samples.failure()
     with Daemon(directory) as daemon:
+        tick_until(daemon, lambda: server.newest() and server.has_been_up(1), PATIENCE_SECONDS)
+        repair = make_agents(directory.record.config, directory).repair(failure)
+        assert repair.configuration.problems(failure.bounds) == []
         tick_until(daemon, lambda: daemon.tick().finished, PATIENCE_SECONDS)
-    check(directory)
+    check(directory, failure.node.id)
+    assert [call.agent for call in CallLog(directory).calls(failure.node.id)] == ["error_analyzer"]
     assert server.newest() == 1
     assert files_with(server.key(), tmp_path) == {"key"}, "vLLM's log is among these files"
 
