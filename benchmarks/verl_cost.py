@@ -150,7 +150,8 @@ def main() -> None:
     arguments.add_argument("python")
     arguments.add_argument("page", type=Path, nargs="?", default=_ROOT / "docs" / "benchmarks.md")
     chosen = arguments.parse_args()
-    part = section(measured(chosen.python, Progress()), environment_bytes(chosen.python))
+    python = str(Path(chosen.python).absolute())  # a phase starts in a folder of its own
+    part = section(measured(python, Progress()), environment_bytes(python))
     write_bytes(chosen.page, with_part(chosen.page.read_text(encoding="utf-8"), part).encode())
     print(f"wrote {chosen.page}")
 
