@@ -274,4 +274,4 @@ def test_a_search_of_five_nodes_with_the_playbook(
     assert best is not None
     assert tree.evaluation is not None
     assert tree.evaluation.score is not None
-    assert clean_slurm.jobs_in_queue() == []
+    clean_slurm.wait_for(lambda: not clean_slurm.jobs_in_queue(), "an empty queue")
