@@ -9,6 +9,8 @@ CONSTRAINTS := constraints/cpu.txt
 # tests in parallel: most wait for jobs or processes, so more than there are cores
 WORKERS ?= 3
 VERL_PYTHON := $(abspath $(VENV)-verl/bin/python)
+# which of the tests that need VeRL or vLLM
+VERL_TESTS ?= verl or vllm
 FAST := not slow and not training and not browser and not slurm
 
 .PHONY: help demo test check verl bench format docs clean
@@ -34,7 +36,7 @@ check: $(VENV)/.test  ## Lint, types, and the fast tests with their coverage flo
 verl: $(VENV)-verl/.made $(VENV)/.test  ## Install VeRL and vLLM for CPUs apart, and run the tests that need them
 	@sh tests/install_packages.sh
 	LLMZERO_VERL_PYTHON=$(VERL_PYTHON) LLMZERO_VLLM_PYTHON=$(VERL_PYTHON) \
-	  $(BIN)/python -m pytest -m 'verl or vllm'
+	  $(BIN)/python -m pytest -m '$(VERL_TESTS)'
 
 bench: $(VENV)/.test  ## Measure, and write docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py
