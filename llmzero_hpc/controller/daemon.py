@@ -43,6 +43,8 @@ _LOOK_SECONDS = 2.0
 """How often a controller that waits for its next tick looks for a request to stop."""
 _LONGEST_PAUSE_SECONDS = 300.0
 """Between two tries of a tick that the file system refuses."""
+_MOST_DOUBLINGS = 32
+"""Of the pause: an outage of weeks is no number that a float does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,7 @@ class Daemon:
         except StorageError as error:
             self._refused_ticks += 1
             self.storage_problem = f"{error.message}; tried again in {self._pause_seconds:.0f} s"
-            if self._pause_seconds == _LONGEST_PAUSE_SECONDS:
+            if self._pause_seconds >= _LONGEST_PAUSE_SECONDS:
                 text = f"The controller of {self._name} on {socket.gethostname()} waits: {error.message}."
                 self._notifier.tell(Notice(f"storage-{self._lease.token}", text))
             return Outcome(finished=False, stop_requested=False, waiting_for=self.storage_problem)
@@ -215,7 +217,8 @@ class Daemon:
     @property
     def _pause_seconds(self) -> float:
         tick_seconds = self._directory.record.config.tick_seconds
-        return min(tick_seconds * 2.0**self._refused_ticks, max(tick_seconds, _LONGEST_PAUSE_SECONDS))
+        doublings = min(self._refused_ticks, _MOST_DOUBLINGS)
+        return min(tick_seconds * 2.0**doublings, max(tick_seconds, _LONGEST_PAUSE_SECONDS))
 
     def _rest(self) -> None:
         """Until the next tick is due, a signal came, or somebody asked for the end."""
@@ -223,6 +226,8 @@ class Daemon:
         while (left := until - time.monotonic()) > 0:
             if self._wake.wait(min(left, _LOOK_SECONDS)):
                 return
+            if self.storage_problem:
+                continue  # no tick could serve a request to stop; a signal ends it
             with suppress(StorageError):
                 if control.stop_request(self._directory) is not None:
                     return
