@@ -96,7 +96,9 @@ def test_a_confirmation_that_is_killed_goes_on(finished: CommandLine, tmp_path: 
     said = finished(*arguments)
     assert said.code == 0
     after = SearchDirectory.open(state / "done-confirmed" / "strategy-s1").read_tree()
-    assert [node.configuration for node in after][: len(before)] == [node.configuration for node in before]
+    # the kill may have come between planning a phase and giving it its configuration
+    assert all(one.configuration in {None, two.configuration} for one, two in zip(before, after, strict=False))
+    assert any(one.configuration is not None for one in before)
     assert all(len(node.attempts) <= 2 and node.score is not None for node in after)
     text = (state / "done-confirmed" / "results.md").read_text(encoding="utf-8")
     assert "| strategy | adaptive |" in text
