@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # How long an example takes says how busy the machine is.
-settings.register_profile("project", deadline=None)
-settings.load_profile("project")
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples each time: a change is refused for what it does, not for what an unchanged test happened to draw.
+settings.register_profile("repeatable", settings.get_profile("project"), derandomize=True)
+# Fresh ones by hand: LLMZERO_EXAMPLES=1000 draws as many for each property that does not say how many it needs.
+EXAMPLES = os.environ.get("LLMZERO_EXAMPLES")
+if EXAMPLES:
+    settings.register_profile("fresh", settings.get_profile("project"), max_examples=int(EXAMPLES))
+settings.load_profile("fresh" if EXAMPLES else "repeatable")
 
 # Any test may ask for a Slurm cluster.
 sys.path.insert(0, str(Path(__file__).parent / "slurm"))

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import psutil
 import yaml
 
 from llmzero_hpc.cli import main
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     import pytest
 
 PROGRAM = (sys.executable, "-m", "llmzero_hpc.cli.main")
-PATIENCE = 180.0
+PATIENCE = 300.0
+"""Seconds for what takes seconds: the machine may be very busy."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,49 @@ def started(*arguments: str | Path, folder: Path) -> Iterator[subprocess.Popen[s
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+def processes(folder: Path) -> list[psutil.Process]:
+    """All that works in the folder of a test: controllers and jobs."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(str(folder) in word for word in process.cmdline()) and process.pid != os.getpid():
+                found.append(process)
+    return found
+
+
+def kill_all(folder: Path) -> None:
+    """End what still works in the folder of a test; some of it may be ending by itself."""
+    for process in processes(folder):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The phase that a rehearsal trains in that folder makes no step meanwhile, however long that is."""
+    trainers = []
+    for process in processes(folder):
+        with suppress(psutil.NoSuchProcess):
+            if any("rehearsal.train" in word for word in process.cmdline()):
+                process.suspend()
+                trainers.append(process)
+    assert trainers, "the phase is over already"
+    try:
+        yield
+    finally:
+        for process in trainers:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process has; a zombie has, too."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from command_line import CommandLine, Said, run
+from command_line import CommandLine, Said, run, wait_for
 
 from llmzero_hpc import __version__
 from llmzero_hpc.cli import main
@@ -121,12 +121,15 @@ def test_ticks_alone_drive_a_search_to_its_end(command: CommandLine) -> None:
     SearchDirectory.create(
         command.folder / "state" / "ticked", SearchRecord.new(load(command.folder / "search.yaml"), 512, 0.0)
     )
-    words = []
-    while "the search is over" not in words:
+    words: list[str] = []
+
+    def is_over() -> bool:
         said = command("tick")
         assert said.code == 0, said
         words.append(said.out.strip())
-        assert len(words) < 2000
+        return words[-1] == "the search is over"
+
+    wait_for(is_over, "the end of the search")
     assert any("node 0" in line for line in words)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from cluster_options import Account, ClusterOptions
-from command_line import CommandLine, started, wait_for
+from command_line import PATIENCE, CommandLine, started, wait_for
 
 from llmzero_hpc.cluster.slurm_commands import COMMANDS
 
@@ -73,7 +73,7 @@ def verdicts(checks: dict[str, dict[str, str]]) -> dict[str, str]:
 HEALTHY = {"account": "lab", "partition": "low", "nodes": 2, "gpus_per_node": 2, "gpu_type": "a100", "cpus_per_node": 2}
 
 
-def test_a_healthy_profile(doctor: Doctor, tmp_path: Path) -> None:
+def test_a_healthy_profile(doctor: Doctor, lab: SlurmTestCluster, tmp_path: Path) -> None:
     doctor.profile(**HEALTHY, node_local=str(tmp_path / "local"), setup=["echo ready"])
     doctor.command.write()
     code, checks = doctor("search.yaml")
@@ -92,7 +92,7 @@ def test_a_healthy_profile(doctor: Doctor, tmp_path: Path) -> None:
     assert "is read on node1, node2, and theirs here" in checks["shared folder"]["message"]
     assert checks["temporary folder"]["message"].startswith(f"{tmp_path}/local/llmzero-")
     assert list((doctor.folder / "state").iterdir()) == []
-    assert doctor.nothing_is_left()
+    lab.wait_for(doctor.nothing_is_left, "an empty queue")
 
 
 def test_for_people(doctor: Doctor) -> None:
@@ -169,7 +169,7 @@ def test_profiles_that_slurm_would_not_run(
     assert verdicts(checks)[check] == "failed"
     assert f"profile big: {message}" in checks[check]["message"], checks[check]
     assert verdicts(checks)["job"] == "skipped"
-    assert jobs_ever(lab) == before
+    assert jobs_ever(lab) <= before, "nothing was submitted; slurmctld may have forgotten old ones"
 
 
 def test_a_value_that_slurm_never_sees(doctor: Doctor, lab: SlurmTestCluster) -> None:
@@ -179,7 +179,7 @@ def test_a_value_that_slurm_never_sees(doctor: Doctor, lab: SlurmTestCluster) ->
         said = doctor.command.refused("doctor", "--profile", "big", "--profiles", "profiles.yaml")
         assert said.code == 3
         assert "profile big: partition: " in said.err
-    assert jobs_ever(lab) == before
+    assert jobs_ever(lab) <= before, "nothing was submitted; slurmctld may have forgotten old ones"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,9 @@ def test_a_value_that_slurm_never_sees(doctor: Doctor, lab: SlurmTestCluster) ->
     ],
     ids=str,
 )
-def test_jobs_that_fail(options: dict[str, Any], message: str, advice: str, doctor: Doctor) -> None:
+def test_jobs_that_fail(
+    options: dict[str, Any], message: str, advice: str, doctor: Doctor, lab: SlurmTestCluster
+) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", doctor.folder / "bare"], check=True)
     doctor.profile(partition="low", **options)
     code, checks = doctor()
@@ -203,7 +205,7 @@ def test_jobs_that_fail(options: dict[str, Any], message: str, advice: str, doct
     assert verdicts(checks)["job"] == "failed"
     assert message in checks["job"]["message"]
     assert advice in checks["job"]["next_step"]
-    assert doctor.nothing_is_left()
+    lab.wait_for(doctor.nothing_is_left, "an empty queue")
 
 
 def test_logs_of_a_failed_job_are_kept_for_a_day(doctor: Doctor) -> None:
@@ -248,7 +250,7 @@ def test_a_doctor_that_is_stopped_leaves_no_job(number: signal.Signals, doctor: 
         wait_for(lambda: bool(lab.jobs_in_queue()), "a job")
         process.send_signal(number)
         process.send_signal(number)
-        _, complaint = process.communicate(timeout=60)
+        _, complaint = process.communicate(timeout=PATIENCE)
         assert (process.returncode, complaint) == (130, "")
     lab.wait_for(doctor.nothing_is_left, "an empty queue")
 

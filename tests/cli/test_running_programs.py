@@ -6,13 +6,14 @@ import os
 import re
 import signal
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from command_line import PATIENCE, PROGRAM, CommandLine, run, started, wait_for
+from command_line import PATIENCE, PROGRAM, CommandLine, held, kill_all, run, started, wait_for
 
+from llmzero_hpc.cli import control
 from llmzero_hpc.search.node import NodeStatus
 from llmzero_hpc.store.search_directory import SearchDirectory
 
@@ -22,7 +23,17 @@ if TYPE_CHECKING:
 
     from llmzero_hpc.search.tree import Tree
 
-SLOW = {"step_seconds": 0.25, "failure_rate": 0}
+SLOW = {"step_seconds": 0.5, "failure_rate": 0}
+LONG = SLOW | {"step_seconds": 30.0}
+"""Of phases that are never over before a test is."""
+
+
+@pytest.fixture(autouse=True)
+def _patient_and_tidy(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # A busy machine takes its time to stop a controller, and `stop` says so if it does not wait for that.
+    monkeypatch.setattr(control, "_MOMENT_SECONDS", PATIENCE)
+    yield
+    kill_all(command.folder)
 
 
 @pytest.fixture
@@ -53,12 +64,13 @@ def all_steps_are_made(command: CommandLine) -> bool:
 def test_a_controller_that_is_ended_leaves_its_phase_running(how: str, slow: CommandLine) -> None:
     with started("run", "search.yaml", folder=slow.folder) as first:
         wait_for(lambda: trains(slow), "the phase runs")
-        if how == "stop":
-            said = slow("stop")
-            assert said.out == "The controller of slow has stopped; running phases go on.\n"
-        else:
-            first.send_signal(signal.Signals[how])
-        out, err = first.communicate(timeout=PATIENCE)
+        with held(slow.folder):
+            if how == "stop":
+                said = slow("stop")
+                assert said.out == "The controller of slow has stopped; running phases go on.\n"
+            else:
+                first.send_signal(signal.Signals[how])
+            out, err = first.communicate(timeout=PATIENCE)
     assert first.returncode == 0
     assert not err
     assert out.splitlines()[-2:] == [
@@ -85,6 +97,7 @@ def test_a_search_goes_on_after_its_controller_was_interrupted(slow: CommandLine
 
 
 def test_of_two_controllers_the_second_gets_one_line(slow: CommandLine) -> None:
+    slow.write(name="slow", rehearsal=LONG, budget={"iterations": 1})
     with started("run", "search.yaml", folder=slow.folder) as first:
         wait_for(lambda: trains(slow), "the phase runs")
         for again in (("run", "search.yaml"), ("run", "slow"), ("tick",)):
@@ -97,7 +110,7 @@ def test_of_two_controllers_the_second_gets_one_line(slow: CommandLine) -> None:
 
 
 def test_a_phase_is_cancelled_while_a_controller_runs(slow: CommandLine) -> None:
-    slow.write(name="slow", rehearsal=SLOW | {"step_seconds": 30.0}, budget={"iterations": 1})
+    slow.write(name="slow", rehearsal=LONG, budget={"iterations": 1})
     with started("run", "search.yaml", folder=slow.folder):
         wait_for(lambda: trains(slow), "the phase runs")
         said = slow("cancel", "0")
@@ -107,7 +120,7 @@ def test_a_phase_is_cancelled_while_a_controller_runs(slow: CommandLine) -> None
 
 @pytest.mark.slow
 def test_watching_ends_with_the_search_and_can_be_interrupted(slow: CommandLine) -> None:
-    slow.write(name="slow", rehearsal=SLOW | {"step_seconds": 30.0}, budget={"iterations": 1})
+    slow.write(name="slow", rehearsal=LONG, budget={"iterations": 1})
     with started("run", "search.yaml", folder=slow.folder):
         wait_for(lambda: trains(slow), "the phase runs")
         with started("logs", "0", "--follow", folder=slow.folder) as reader:
@@ -155,27 +168,25 @@ def small_disk(folder: Path, size: str) -> Iterator[bool]:
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def fill(disk: Path) -> None:
-    """Until no byte fits any more."""
-    with (disk / "filler").open("wb", buffering=0) as filler:
-        try:
-            while True:
-                filler.write(bytes(4096))
-        except OSError:
-            return
+def stays_full(disk: Path) -> bool:
+    """Until no byte fits any more; called again, as a file that replaces another makes room. Always true."""
+    with (disk / "filler").open("ab", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+    return True
 
 
 def test_a_disk_that_is_full_while_a_search_runs(command: CommandLine) -> None:
     """A real tiny file system; skipped where none can be mounted (the store's tests limit file sizes there)."""
     # no floor of free space, or nothing would start
-    command.write(name="slow", rehearsal=SLOW, budget={"iterations": 1}, housekeeping={"free_gb": 0})
+    command.write(name="slow", rehearsal=LONG, budget={"iterations": 1}, housekeeping={"free_gb": 0})
     disk = command.folder / "state"
     with small_disk(disk, "512k") as mounted:
         if not mounted:
             pytest.skip("needs to mount a file system")
         with started("run", "search.yaml", folder=command.folder) as controller:
             wait_for(lambda: trains(command), "the phase runs")
-            fill(disk)
+            wait_for(lambda: stays_full(disk) and controller.poll() is not None, "the controller has met it")
             _, err = controller.communicate(timeout=PATIENCE)
         assert controller.returncode == 8, err
         lines = err.splitlines()
@@ -204,10 +215,19 @@ def test_a_controller_without_a_terminal_outlasts_a_full_disk(command: CommandLi
             pytest.skip("needs to mount a file system")
         pid = int(re.findall(r"process (\d+)", command("start", "search.yaml", "--on", "login").out)[0])
         wait_for(lambda: trains(command), "the phase runs")
-        controller = psutil.Process(pid)
-        fill(disk)
-        before = controller.num_ctx_switches().voluntary
-        wait_for(lambda: controller.num_ctx_switches().voluntary > before + 10, "it has looked again and again")
+        controller, heartbeat = psutil.Process(pid), disk / "slow" / "daemon.json"
+        seen, since = b"", 0
+
+        def looked_again_in_vain() -> bool:
+            nonlocal seen, since
+            stays_full(disk)
+            switches = controller.num_ctx_switches().voluntary
+            # a tick that is not refused leaves a heartbeat
+            if (beat := heartbeat.read_bytes()) != seen:
+                seen, since = beat, switches
+            return switches > since + 10
+
+        wait_for(looked_again_in_vain, "it has looked again and again")
         (disk / "filler").unlink()
         wait_for(lambda: " finished" in command("status").out.splitlines()[0], "the search is over")
         assert len(tree(command)) == 2
