@@ -61,10 +61,12 @@ class Desk:
 
     Args:
         clock: seconds from any start, for the waits.
+        prompt_seconds: how long `take` waits for answers that come at once.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, prompt_seconds: float = _PROMPT_SECONDS) -> None:
         self._clock = clock
+        self._prompt_seconds = prompt_seconds
         self._places = threading.BoundedSemaphore(_PLACES)
         self._closed = threading.Event()
         self._open: dict[Question, Future[object]] = {}
@@ -88,7 +90,7 @@ class Desk:
         An agent that could not be asked gave none: its question may be put again after a while, longer each time.
         """
         if self._open:
-            wait(self._open.values(), timeout=_PROMPT_SECONDS)
+            wait(self._open.values(), timeout=self._prompt_seconds)
         answers = {question: _answer(future) for question, future in self._open.items() if future.done()}
         # What nobody asks any more waits for nothing.
         self._postponed = {question: held for question, held in self._postponed.items() if question in self._wanted}

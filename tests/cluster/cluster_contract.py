@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     MakeCluster = Callable[[], Cluster]
 
-DEADLINE_SECONDS = 180.0
+DEADLINE_SECONDS = 300.0
 WAITS = "import time; time.sleep(600)"
 SHOWS_KEYS = "import os; print(os.environ.get('A_KEY'), os.environ.get('NO_KEY'))"
 IGNORES_SIGTERM = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf'); time.sleep(600)"
@@ -75,6 +75,11 @@ def processes_in(root: Path) -> list[psutil.Process]:
     return found
 
 
+def nothing_left(root: Path) -> None:
+    """What was killed may need a moment to be gone."""
+    until(lambda: processes_in(root) == [], "the end of all processes")
+
+
 def marker_of(job: JobRequest) -> Marker | None:
     return read_marker(AttemptDirectory(job.directory))
 
@@ -118,7 +123,7 @@ def cancelled(cluster: Cluster, job: Job) -> None:
 
 
 class ClusterContract:
-    """Runs real jobs. `make` gives a cluster with a grace of about a second, anew as after a controller's restart."""
+    """Runs real jobs. `make` gives a cluster with a grace of seconds, anew as after a controller's restart."""
 
     shortest_limit_seconds = 1.0
     """Time limit that the cluster takes as it is."""
@@ -203,7 +208,7 @@ class ClusterContract:
         job = cluster.submit(wanted)
         until(lambda: "ready" in log_of(wanted), "the grandchildren")
         cancelled(cluster, job)
-        assert processes_in(tmp_path) == []
+        nothing_left(tmp_path)
         cluster.cancel(job)
         assert ended(cluster, job).state is JobState.CANCELLED
 
@@ -211,7 +216,7 @@ class ClusterContract:
         program = HAS_GRANDCHILDREN.removesuffix("time.sleep(600)\n")
         job = cluster.submit(request(tmp_path, "lz-a-0-1", program))
         assert ended(cluster, job).state is JobState.COMPLETED
-        assert processes_in(tmp_path) == []
+        nothing_left(tmp_path)
 
     def test_a_command_deaf_to_sigterm_is_killed_after_the_grace(self, make: MakeCluster, tmp_path: Path) -> None:
         wanted = request(tmp_path, "lz-a-0-1", IGNORES_SIGTERM)
@@ -219,7 +224,7 @@ class ClusterContract:
         until(lambda: "deaf" in log_of(wanted), "the command")
         make().cancel(job)
         cancelled(make(), job)
-        assert processes_in(tmp_path) == []
+        nothing_left(tmp_path)
 
     def test_a_name_is_not_mixed_up_with_a_longer_one(self, cluster: Cluster, tmp_path: Path) -> None:
         short, long = (request(tmp_path, name, WAITS) for name in ("lz-a-1", "lz-a-11"))

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 REQUEUED = 255
 """Exit code of a job that asked Slurm to queue it again."""
-WATCH_SECONDS = 0.02
+WATCH_SECONDS = 0.5
+"""Other machines take a head for lost that has said nothing for three hundred times as long."""
 RAY_SECONDS = 240.0
 
 # What submitit does: a handler for the signal that announces an end, the job dumped anew, a requeue, and exit(-1).
@@ -39,8 +40,8 @@ sys.exit(job())
 
 
 def phase_job(wanted: JobRequest, **fields: Any) -> PhaseJob:
-    """The job of a request; half a second of grace."""
-    usual: dict[str, Any] = {"time_limit_seconds": 60.0, "grace_seconds": 0.5, "watch_seconds": WATCH_SECONDS}
+    """The job of a request; a command has half a minute to save."""
+    usual: dict[str, Any] = {"time_limit_seconds": 600.0, "grace_seconds": 30.0, "watch_seconds": WATCH_SECONDS}
     return PhaseJob(
         name=wanted.name,
         directory=str(wanted.directory),

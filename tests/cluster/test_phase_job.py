@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from cluster_contract import WAITS, log_of, marker_of, processes_in, request, until
+from cluster_contract import WAITS, log_of, marker_of, nothing_left, request, until
 from phase_jobs import REQUEUED, started
 
 from llmzero_hpc.cluster.claim import is_superseded, read_claim, take_claim
@@ -57,7 +57,7 @@ def test_preemption_stops_the_command_and_leaves_the_end_to_the_requeued_job(
     until(lambda: log_of(wanted) == "0\n", "the command")
     first.send_signal(signal.SIGUSR2)
     assert first.wait() == REQUEUED
-    assert processes_in(tmp_path) == []
+    nothing_left(tmp_path)
     assert marker_of(wanted) is None
     # The same run is over; the requeued job makes a new one.
     assert started(wanted, **slurm(LONG)).wait() == 0
@@ -72,7 +72,7 @@ def test_preemption_stops_the_command_and_leaves_the_end_to_the_requeued_job(
     marker = marker_of(wanted)
     assert marker is not None
     assert (marker.restart, marker.outcome) == (1, "terminated")
-    assert processes_in(tmp_path) == []
+    nothing_left(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_run_that_a_newer_one_has_replaced_is_killed_and_leaves_no_marker(tmp_
     marker = marker_of(wanted)
     assert marker is not None
     assert marker.restart == 2
-    assert processes_in(tmp_path) == []
+    nothing_left(tmp_path)
 
 
 def test_a_newer_attempt_ends_the_older_one(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_newer_attempt_ends_the_older_one(tmp_path: Path) -> None:
     AttemptDirectory(wanted.directory.parent / "2").create()
     assert old.wait() == 128 + signal.SIGKILL
     assert marker_of(wanted) is None
-    assert processes_in(tmp_path) == []
+    nothing_left(tmp_path)
 
 
 def test_a_late_marker_of_an_older_run_changes_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from cluster_contract import WAITS, ended, log_of, marker_of, processes_in, request, until
+from cluster_contract import WAITS, ended, log_of, marker_of, nothing_left, request, until
 from cluster_options import ClusterOptions
 from phase_jobs import until_ray
 
@@ -47,7 +47,7 @@ def cluster(clean_slurm: SlurmTestCluster, tmp_path: Path) -> SlurmCluster:
 
 
 def cluster_in(root: Path, **options: object) -> SlurmCluster:
-    settings = SlurmClusterConfig(kind="slurm", submit_timeout_seconds=20.0)
+    settings = SlurmClusterConfig(kind="slurm", submit_timeout_seconds=60.0)
     return SlurmCluster(root / "cluster", settings, ClusterProfile.model_validate(options))
 
 
@@ -104,7 +104,7 @@ def test_at_its_time_limit_a_job_goes_on_as_long_as_each_run_gains_a_checkpoint(
     assert ended(cluster, job).restarts == 1
     assert outcome_of(wanted) == (1, "time_limit")
     until(lambda: runs_of(clean_slurm, job) == ["REQUEUED", "FAILED"], "the books")
-    assert processes_in(tmp_path) == []
+    nothing_left(tmp_path)
 
 
 def test_a_preempted_job_runs_again_whatever_it_gained(
@@ -120,7 +120,7 @@ def test_a_preempted_job_runs_again_whatever_it_gained(
     cluster.cancel(job)
     assert ended(cluster, job).state is JobState.CANCELLED
     assert outcome_of(wanted) == (1, "terminated")
-    assert processes_in(tmp_path) == []
+    nothing_left(tmp_path)
 
 
 def test_a_job_preempted_without_a_signal_of_its_own_runs_again(
@@ -186,7 +186,7 @@ def test_a_run_on_a_machine_that_lost_slurm_ends_when_the_next_one_begins(
     cluster.cancel(job)
     ended(cluster, job)
     assert outcome_of(wanted) == (1, "terminated")
-    assert processes_in(tmp_path) == []
+    nothing_left(tmp_path)
 
 
 def test_a_head_that_is_killed_takes_its_command_and_its_machines_along(cluster: SlurmCluster, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_head_that_is_killed_takes_its_command_and_its_machines_along(cluster:
     assert claim is not None
     os.kill(int(claim.pid), signal.SIGKILL)
     assert ended(cluster, job).state is JobState.FAILED
-    until(lambda: processes_in(tmp_path) == [], "the end of all its processes")
+    nothing_left(tmp_path)
     assert marker_of(wanted) is None
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
-from cluster_contract import WAITS, log_of, marker_of, processes_in, request, until
+from cluster_contract import WAITS, log_of, marker_of, nothing_left, processes_in, request, until
 from phase_jobs import started
 
 from llmzero_hpc.store.phase_directory import AttemptDirectory
@@ -29,16 +31,26 @@ while not pathlib.Path('go').exists():
 
 
 class Job:
-    """One run of a job with a process for each of its machines."""
+    """One run of a job with a process for each of its machines. `head` are fields that the first alone is told."""
 
-    def __init__(self, wanted: JobRequest, nodes: int, *, job_id: str = "7", restart: int = 0, **fields: Any) -> None:
+    def __init__(
+        self,
+        wanted: JobRequest,
+        nodes: int,
+        *,
+        job_id: str = "7",
+        restart: int = 0,
+        head: dict[str, Any] | None = None,
+        **fields: Any,
+    ) -> None:
         self._wanted, self._nodes = wanted, nodes
-        self._fields = {"nodes": nodes, **fields}
+        self._fields, self._of_head = {"nodes": nodes, **fields}, head or {}
         self._slurm = {"SLURM_JOB_ID": job_id, "SLURM_RESTART_COUNT": str(restart)}
         self.ranks = [self.start(rank) for rank in reversed(range(nodes))][::-1]
 
     def start(self, rank: int) -> subprocess.Popen[bytes]:
-        return started(self._wanted, self._fields, SLURM_PROCID=str(rank), **self._slurm)
+        fields = self._fields if rank else self._fields | self._of_head
+        return started(self._wanted, fields, SLURM_PROCID=str(rank), **self._slurm)
 
     @property
     def head(self) -> subprocess.Popen[bytes]:
@@ -79,7 +91,8 @@ def test_the_command_runs_on_the_head_alone_and_the_others_leave_with_it(tmp_pat
 def test_the_head_waits_for_the_others_to_leave_before_it_fails(tmp_path: Path) -> None:
     # srun is told to end all as soon as one process fails.
     wanted = request(tmp_path, "lz-a-0-1", UNTIL_GO + "raise SystemExit(3)")
-    job = Job(wanted, 2)
+    # It gives them five looks of its own, which must be longer than one of theirs.
+    job = Job(wanted, 2, head={"watch_seconds": 5.0})
     until(job.is_complete, "the job")
     (wanted.directory / "go").touch()
     assert job.head.wait() == 3
@@ -88,7 +101,7 @@ def test_the_head_waits_for_the_others_to_leave_before_it_fails(tmp_path: Path) 
 
 
 def test_scancel_ends_all_machines_the_head_first(wanted: JobRequest, tmp_path: Path) -> None:
-    job = Job(wanted, 3, grace_seconds=5.0)
+    job = Job(wanted, 3)
     until(job.is_complete, "the job")
     for rank in job.ranks:
         rank.terminate()
@@ -96,11 +109,11 @@ def test_scancel_ends_all_machines_the_head_first(wanted: JobRequest, tmp_path: 
     marker = marker_of(wanted)
     assert marker is not None
     assert marker.outcome == "terminated"
-    assert processes_in(tmp_path) == []
+    nothing_left(tmp_path)
 
 
 def test_others_that_are_told_to_end_do_so_after_the_grace_even_if_the_head_does_not(wanted: JobRequest) -> None:
-    job = Job(wanted, 2)
+    job = Job(wanted, 2, grace_seconds=0.5)
     until(job.is_complete, "the job")
     job.ranks[1].terminate()
     assert job.ranks[1].wait() == 0
@@ -136,14 +149,14 @@ def test_the_death_of_another_machine_neither_ends_nor_holds_up_the_head(tmp_pat
 
 
 def test_nothing_outlives_a_head_that_was_killed(wanted: JobRequest, tmp_path: Path) -> None:
-    job = Job(wanted, 3)
+    job = Job(wanted, 3, watch_seconds=0.1)
     until(job.is_complete, "the job")
     job.head.kill()
     job.head.wait()
     until(lambda: len(processes_in(tmp_path)) <= 4, "the end of its command")  # two machines, each with its reaper
     assert job.codes() == [-signal.SIGKILL, 0, 0]
     assert marker_of(wanted) is None
-    until(lambda: processes_in(tmp_path) == [], "the end of all")
+    nothing_left(tmp_path)
 
 
 def test_a_second_copy_of_the_job_touches_nothing_on_any_machine(wanted: JobRequest) -> None:
@@ -173,11 +186,12 @@ def test_a_requeued_job_is_joined_by_its_own_machines_only(wanted: JobRequest, t
     marker = marker_of(wanted)
     assert marker is not None
     assert marker.restart == 1
-    assert processes_in(tmp_path) == []
+    nothing_left(tmp_path)
 
 
 def test_a_machine_whose_head_never_comes_gives_up(wanted: JobRequest) -> None:
-    assert started(wanted, {"nodes": 2}, SLURM_PROCID="1", SLURM_JOB_ID="7").wait() == 0
+    fields = {"nodes": 2, "watch_seconds": 0.02}
+    assert started(wanted, fields, SLURM_PROCID="1", SLURM_JOB_ID="7").wait() == 0
     assert not list(wanted.directory.glob("rank-*"))
 
 
@@ -190,23 +204,24 @@ def test_after_a_kill_at_any_instant_the_next_run_comes_to_its_end(tmp_path: Pat
     instants = random.Random(victim)
     for number in range(3):
         wanted = request(tmp_path, f"lz-a-{number}-1", TAKES_A_WHILE)
-        first = Job(wanted, 2)
+        first = Job(wanted, 2, grace_seconds=0.5)
         time.sleep(instants.uniform(0, 2 * DURATION_SECONDS))
         if victim == "command":
-            commands = [one for one in processes_in(wanted.directory) if TAKES_A_WHILE in one.cmdline()]
-            for process in commands:
-                process.kill()
+            for process in processes_in(wanted.directory):
+                with contextlib.suppress(psutil.NoSuchProcess):  # it may be just over
+                    if TAKES_A_WHILE in process.cmdline():
+                        process.kill()
         else:
             first.ranks[victim == "other"].kill()
         # What srun does when a process fails.
         if first.head.wait() != 0:
             first.ranks[1].terminate()
         first.codes()
-        until(lambda: processes_in(wanted.directory) == [], "the end of the killed run")  # noqa: B023 - called here
+        nothing_left(wanted.directory)
         before = marker_of(wanted)
         if before is None or before.outcome != "completed":
             assert Job(wanted, 2, restart=1).codes() == [0, 0]
         marker = marker_of(wanted)
         assert marker is not None
         assert (marker.outcome, marker.exit_code) == ("completed", 0)
-        assert processes_in(wanted.directory) == []
+        nothing_left(wanted.directory)

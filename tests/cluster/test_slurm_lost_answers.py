@@ -67,9 +67,10 @@ sys.exit(3 if left > 0 else 0)
 
 @pytest.fixture
 def make(clean_slurm: SlurmTestCluster, tmp_path: Path) -> MakeSlurm:
-    def cluster(submit_timeout_seconds: float = 2.0) -> SlurmCluster:
+    def cluster(submit_timeout_seconds: float = 10.0, query_timeout_seconds: float = 60.0) -> SlurmCluster:
         settings = SlurmClusterConfig(kind="slurm", submit_timeout_seconds=submit_timeout_seconds)
-        return SlurmCluster(tmp_path / "cluster", settings, ClusterProfile(), query_timeout_seconds=2.0)
+        root, profile = tmp_path / "cluster", ClusterProfile()
+        return SlurmCluster(root, settings, profile, query_timeout_seconds=query_timeout_seconds)
 
     return cluster
 
@@ -147,7 +148,7 @@ def test_five_failures_in_a_row_are_one_job_in_the_end(make: MakeSlurm, sbatch: 
         '[ "$(wc -l < $here/calls)" = 5 ] && $real "$@"\n' + TIMED_OUT
     )
     wanted = request(tmp_path, "lz-a-0-1", COUNTS_RUNS)
-    cluster = make(submit_timeout_seconds=1.0)
+    cluster = make(submit_timeout_seconds=5.0)
     ran_once(cluster, wanted, resolved(cluster, wanted))
     assert (sbatch.folder / "calls").read_text() == "x\n" * 5
 
@@ -157,12 +158,14 @@ def test_while_its_fate_is_open_a_name_is_neither_found_nor_free(
 ) -> None:
     sbatch.becomes(TIMED_OUT)
     wanted = request(tmp_path, "lz-a-0-1", COUNTS_RUNS)
+    # It is open for twice as long as sbatch may take.
+    cluster = make(submit_timeout_seconds=120.0)
     with pytest.raises(ClusterError, match="Socket timed out"):
-        make().submit(wanted)
+        cluster.submit(wanted)
     with pytest.raises(ClusterError, match="Socket timed out"):
-        make().find(wanted.name, wanted.directory)
+        cluster.find(wanted.name, wanted.directory)
     with pytest.raises(ClusterError, match="submitted before"):
-        make().submit(wanted)
+        cluster.submit(wanted)
 
 
 def test_a_job_that_slurm_takes_after_it_was_given_up_never_runs(
@@ -175,7 +178,7 @@ def test_a_job_that_slurm_takes_after_it_was_given_up_never_runs(
     )
     wanted = request(tmp_path, "lz-a-0-1", COUNTS_RUNS)
     cluster = make()
-    with pytest.raises(ClusterError, match="no answer within 2 s"):
+    with pytest.raises(ClusterError, match="no answer within 10 s"):
         cluster.submit(wanted)
     sbatch.is_true_again()
     job = resolved(cluster, wanted)
@@ -236,7 +239,8 @@ def _status(pid: int) -> int:
 def test_a_submission_while_slurmctld_is_away_becomes_one_job_when_it_is_back(
     make: MakeSlurm, clean_slurm: SlurmTestCluster, tmp_path: Path, number: signal.Signals
 ) -> None:
-    cluster, wanted = make(), request(tmp_path, "lz-a-0-1", COUNTS_RUNS)
+    cluster = make(submit_timeout_seconds=2.0, query_timeout_seconds=2.0)
+    wanted = request(tmp_path, "lz-a-0-1", COUNTS_RUNS)
     if number is signal.SIGSTOP:
         clean_slurm.freeze("ctld")
     else:
@@ -261,7 +265,7 @@ def test_a_submission_while_slurmctld_is_away_becomes_one_job_when_it_is_back(
 def test_two_controllers_submit_one_job(make: MakeSlurm, sbatch: Sbatch, tmp_path: Path) -> None:
     sbatch.becomes('echo x >> $here/calls; sleep 0.5; exec $real "$@"')
     wanted = request(tmp_path, "lz-a-0-1", COUNTS_RUNS)
-    first = make(submit_timeout_seconds=20.0)
+    first = make(submit_timeout_seconds=60.0)
     call = first._prepared(wanted, first._script(wanted))
     with pytest.raises(ClusterError, match="submitted before"):
         make().submit(wanted)

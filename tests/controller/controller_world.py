@@ -174,7 +174,8 @@ class World:
                 cluster=self.cluster,
                 trainer=trainer,
                 agents=self.agents,
-                desk=Desk(),
+                # Rules answer at once, and how busy the machine is must not change what a tick does.
+                desk=Desk(prompt_seconds=300.0),
                 submission=Submission(self.directory, self.cluster, trainer, self.clock, self.lease.check),
                 views=Views(self.directory.root, live=False),
                 clock=self.clock,

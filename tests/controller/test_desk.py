@@ -16,12 +16,13 @@ from llmzero_hpc.controller.desk import Answer, Desk, Question, QuestionKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+PATIENCE_SECONDS = 300
 PROPOSAL = Question(QuestionKind.PROPOSE, 3)
 
 
 def taken(desk: Desk) -> dict[Question, Answer]:
     """All answers to what is under way."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECONDS
     found = desk.take()
     while desk.is_busy and time.monotonic() < deadline:
         desk.wait(1)
@@ -42,7 +43,7 @@ def test_a_question_under_way_is_not_asked_twice() -> None:
 
     def slow() -> str:
         calls.append(1)
-        gate.wait(10)
+        gate.wait(PATIENCE_SECONDS)
         return "answer"
 
     desk.ask(PROPOSAL, slow)
@@ -107,18 +108,18 @@ def test_after_closing_no_call_starts() -> None:
 
     def slow() -> None:
         started.append(1)
-        gate.wait(10)
+        gate.wait(PATIENCE_SECONDS)
 
     for node in range(40):
         desk.ask(Question(QuestionKind.PROPOSE, node), slow)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while len(started) < 16 and time.monotonic() < deadline:
         time.sleep(0.01)
     desk.close()
     gate.set()
     for thread in threading.enumerate():
         if thread.name == "agent":
-            thread.join(10)
+            thread.join(PATIENCE_SECONDS)
     assert len(started) == 16
 
 
@@ -130,6 +131,6 @@ def test_what_ends_a_program_is_not_swallowed(error: BaseException) -> None:
         raise error
 
     desk.ask(PROPOSAL, ending)
-    desk.wait(10)
+    desk.wait(PATIENCE_SECONDS)
     with pytest.raises(type(error)):
         desk.take()

@@ -58,7 +58,7 @@ def jobs_of(root: Path) -> list[psutil.Process]:
 
 
 def wait_until_quiet(root: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while jobs_of(root):
         assert time.monotonic() < deadline, f"orphans: {[process.cmdline() for process in jobs_of(root)]}"
         time.sleep(0.05)

@@ -152,7 +152,7 @@ def test_questions_that_wait_are_asked_again_at_once_when_it_is_up() -> None:
             raise AgentUnavailableError("it is down")
         return "an answer"
 
-    desk, question = Desk(), Question(QuestionKind.PROPOSE, 1)
+    desk, question = Desk(prompt_seconds=300.0), Question(QuestionKind.PROPOSE, 1)
     desk.ask(question, ask)
     assert desk.take() == {}
     desk.ask(question, ask)

@@ -31,7 +31,7 @@ STEP_SECONDS = 0.6
 """A phase of eight steps lasts long enough to be disturbed after its first checkpoint."""
 ITERATIONS = 4
 _TRAIN_ROWS = 64
-_PATIENCE_SECONDS = 240.0
+_PATIENCE_SECONDS = 600.0
 _CONTROLLER = """
 import sys
 from pathlib import Path

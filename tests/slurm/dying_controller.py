@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
-PATIENCE_SECONDS = 180
+PATIENCE_SECONDS = 400
 
 # a server that has imported the controller once, so that a start costs a fork
 _processes = multiprocessing.get_context("forkserver")

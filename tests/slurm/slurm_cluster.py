@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _PROGRAMS = ("munged", "munge", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "squeue", "sacct")
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-_PATIENCE_SECONDS = 120.0
+_PATIENCE_SECONDS = 300.0
 _USER = "root"
 _DATABASE_OPTIONS = (
     *("--innodb-buffer-pool-size=64M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=0"),
