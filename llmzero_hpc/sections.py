@@ -91,6 +91,9 @@ class Budget(Section):
     """Phases to train; those cancelled before they started are not counted."""
     device_hours: Annotated[float, Field(gt=0)] | None = None
     """GPU-hours, or CPU-hours without a GPU, of all attempts together."""
+    strategy_device_hours: Annotated[float, Field(gt=0)] | None = None
+    """What one strategy may cost, its phases together: training it anew costs no more. A phase ends at the step that
+    uses it up, and nothing resumes from there."""
     includes_test: bool = True
     """The test score is paid from `device_hours` and left out where nothing is left; false measures it in any case."""
     deadline_hours: Annotated[float, Field(gt=0)] | None = None

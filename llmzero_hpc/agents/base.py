@@ -57,6 +57,8 @@ class ProposalRequest:
     """Beside `history`: the end of the newest phase's log where that failed."""
     device_hours_left: float | None = None
     """Of the search's budget, less the phases that have ended; None: it has no limit."""
+    strategy_hours_left: float | None = None
+    """Device-hours that a strategy may still cost after the parent, or from scratch; None: it has no limit."""
 
 
 @dataclass(frozen=True, slots=True)

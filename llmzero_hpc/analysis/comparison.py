@@ -7,8 +7,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.analysis.bootstrap import Estimate, PairedDifference, Ratio, estimate, paired, ratio
-from llmzero_hpc.analysis.curves import Cost, Point, best_so_far, cost_to_reach, measured, score_at, total_cost
+from llmzero_hpc.analysis.curves import Point, best_so_far, cost_to_reach, score_at, total_cost
 from llmzero_hpc.analysis.wall import makespan
+from llmzero_hpc.search.strategy_cost import Cost, measured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

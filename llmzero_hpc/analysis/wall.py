@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING
 
-from llmzero_hpc.analysis.curves import Cost, measured
+from llmzero_hpc.search.strategy_cost import Cost, measured
 
 if TYPE_CHECKING:
     from llmzero_hpc.search.node import Node

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.cluster.base import Charge, JobObservation, JobState
-from llmzero_hpc.search.node import Attempt, Checkpoint, Ending, Node, NodeStatus
+from llmzero_hpc.search.node import STRATEGY_BUDGET, Attempt, Checkpoint, Ending, Node, NodeStatus
 from llmzero_hpc.store.marker import Marker
 
 if TYPE_CHECKING:
@@ -177,7 +177,9 @@ def advance_node(node: Node, attempt: Attempt, policy: Policy, *, hold: bool) ->
     if hold:
         return node
     if node.stop is not None:
-        return replace(node, status=NodeStatus.EARLY_STOPPED)
+        # at the end of what its strategy may cost a phase has done all that it was to do
+        is_whole = node.stop.author == STRATEGY_BUDGET
+        return replace(node, status=NodeStatus.COMPLETED if is_whole else NodeStatus.EARLY_STOPPED)
     if node.cancel_requested:
         return replace(node, status=NodeStatus.CANCELLED)
     if attempt.ending is Ending.COMPLETED:

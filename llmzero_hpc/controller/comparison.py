@@ -13,7 +13,6 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from llmzero_hpc import settings_file
 from llmzero_hpc.analysis.comparison import Comparison, Run, compared, run_of
-from llmzero_hpc.analysis.curves import Cost, measured
 from llmzero_hpc.baselines.registry import check_method
 from llmzero_hpc.config import NAME_PATTERN, SearchConfig, changed_settings, load
 from llmzero_hpc.controller.apart import apart
@@ -25,6 +24,7 @@ from llmzero_hpc.mistakes import Mistake, closest, explained
 from llmzero_hpc.report.data import SearchState
 from llmzero_hpc.report.reading import read
 from llmzero_hpc.search.configuration import Bounds
+from llmzero_hpc.search.strategy_cost import Cost, measured
 from llmzero_hpc.sections import Budget, Section
 from llmzero_hpc.store import control
 from llmzero_hpc.store.agent_calls import CallLog, Spending

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmzero_hpc.analysis.curves import Cost, measured, strategy_cost
 from llmzero_hpc.controller.comparison import Member, member
 from llmzero_hpc.errors import ConfigurationError
 from llmzero_hpc.method_sections import TransferMethod
 from llmzero_hpc.report.strategy_file import best_static, best_strategy
+from llmzero_hpc.search.strategy_cost import Cost, measured, strategy_cost
 from llmzero_hpc.sections import Budget
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from llmzero_hpc.controller.advance import (
     settled_charge,
     with_progress,
 )
+from llmzero_hpc.controller.limits import PhaseLimits
 from llmzero_hpc.errors import ClusterError
 from llmzero_hpc.search.budget import affordable_seconds
-from llmzero_hpc.search.modelled_cost import attempt_seconds, last_step_within
-from llmzero_hpc.search.node import Ending, NodeStatus, StopDecision
+from llmzero_hpc.search.node import Ending, NodeStatus
 from llmzero_hpc.sections import SlurmClusterConfig
 from llmzero_hpc.store.marker import read_marker
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from llmzero_hpc.controller.progress import Progress
     from llmzero_hpc.controller.state import SearchState
     from llmzero_hpc.search.budget import Account
-    from llmzero_hpc.search.metrics import Series
     from llmzero_hpc.search.node import Attempt, Node
     from llmzero_hpc.store.phase_directory import PhaseDirectory
 
@@ -71,7 +70,7 @@ class Jobs:
         self._longest_seconds = house.cluster.time_limit_seconds if minutes is None else 60 * minutes
         self._accounting_seconds = slurm.accounting_seconds if slurm else 0.0
         self._models_cost = config.hardware.cost == "modelled"
-        self._budget_hours = config.budget.device_hours
+        self._limits = PhaseLimits(config, owes)
         self._retries: dict[str, tuple[int, float]] = {}
         self._words: dict[str, str] = {}
         self.policy = Policy(
@@ -234,29 +233,9 @@ class Jobs:
         attempt = self.advanced(node.attempts[-1], self._directory.phase(node.id), sight)
         series, complete = self._progress.observe(node)
         node = with_progress(node, series, complete)
-        if self._models_cost:
-            node, paid = self._within_budget(node, series, sight.now)
-            attempt = replace(attempt, device_seconds=attempt_seconds(node, paid, self.policy.devices))
-            node = with_progress(node, series, complete)
+        node, attempt = self._limits.charged(self._state.tree, node, attempt, series, sight.now)
+        node = with_progress(node, series, complete)
         return advance_node(node, attempt, self.policy, hold=attempt.is_over and self._owes(node, sight.now))
-
-    def _within_budget(self, node: Node, series: Series, now: float) -> tuple[Node, Series]:
-        """A phase, and the rows of it that the budget pays.
-
-        One whose modelled cost uses up the budget ends with the very step that does, whenever that is seen: after the
-        judgements that came before it.
-        """
-        if self._budget_hours is None:
-            return node, series
-        others = self._state.tree.device_seconds() - self._state.tree[node.id].device_seconds
-        step = last_step_within(series, self.policy.devices, self._budget_hours * 3600 - others)
-        if step is None or step == node.first_step + (node.total_steps or 0) - 1:
-            return node, series
-        if node.stop is None and self._owes(node, now):
-            return node, series.up_to(step - 1)
-        if node.stop is None or node.stop.step > step:
-            node = replace(node, stop=StopDecision(step, "the compute budget is used up", "budget", now))
-        return node, series
 
     def _take_in(self, nodes: list[Node]) -> None:
         """All that goes on, in one commit."""

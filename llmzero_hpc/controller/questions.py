@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from llmzero_hpc.agents.base import FailureRequest, Proposal, ProposalRequest, Repair, Sibling, StopRequest
 from llmzero_hpc.search.node import CheckpointReference, Node, NodeStatus, Rationale, TransitionKind
 from llmzero_hpc.search.strategy import StrategyPhase, concatenated, path
+from llmzero_hpc.search.strategy_cost import strategy_cost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from llmzero_hpc.search.selection import Expansion
     from llmzero_hpc.search.tree import Tree
     from llmzero_hpc.store.marker import Marker
+
+_HOUR = 3600.0
 
 
 def seed_of(search_seed: int, node_id: int) -> int:
@@ -91,6 +94,7 @@ class Questions:
             history=self._history(tree),
             log_tail=log_tail if self._config.growth.leaves_choice else "",
             device_hours_left=self._hours_left(tree),
+            strategy_hours_left=self._strategy_hours_left(tree, None if scratch else parent),
         )
 
     def stop(self, tree: Tree, node: Node, step: int) -> StopRequest | None:
@@ -140,8 +144,14 @@ class Questions:
     def _hours_left(self, tree: Tree) -> float | None:
         # Of what runs nothing is counted: it grows from tick to tick, and the same question must stay the same.
         limit = self._config.budget.device_hours
-        used = math.fsum(node.device_seconds for node in tree if node.status.is_final) / 3600
+        used = math.fsum(node.device_seconds for node in tree if node.status.is_final) / _HOUR
         return None if limit is None else max(0.0, limit - used)
+
+    def _strategy_hours_left(self, tree: Tree, parent: Node | None) -> float | None:
+        limit = self._config.budget.strategy_device_hours
+        if limit is None or parent is None or parent.last_step is None:
+            return limit
+        return max(0.0, limit - strategy_cost(tree, parent.id, parent.last_step) / _HOUR)
 
     def _trajectory(self, tree: Tree, node: Node, step: int | None = None) -> Series:
         return concatenated([(phase, self._series_of(phase.node)) for phase in path(tree, node.id, step)])

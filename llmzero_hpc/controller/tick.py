@@ -14,7 +14,7 @@ from llmzero_hpc.controller.progress import Progress
 from llmzero_hpc.controller.scoring import Scoring
 from llmzero_hpc.controller.state import SearchState
 from llmzero_hpc.search.budget import Account, account
-from llmzero_hpc.search.node import NodeStatus, StopDecision
+from llmzero_hpc.search.node import BUDGET, NodeStatus, StopDecision
 from llmzero_hpc.search.selection import Standstill
 from llmzero_hpc.store import control
 
@@ -175,7 +175,7 @@ class Controller:
                 self._state.settle(replace(node, status=status, problem=reason))
             elif node.stop is None:
                 step = node.last_step or node.first_step - 1
-                self._counsel.stop(node, StopDecision(step, reason, "budget", self._state.clock()))
+                self._counsel.stop(node, StopDecision(step, reason, BUDGET, self._state.clock()))
         self._jobs.cancel_unwanted()
 
     def _is_over(self) -> bool:

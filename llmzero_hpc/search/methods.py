@@ -149,14 +149,14 @@ class Schedule(Method):
         begun = _begun(tree)
         if not begun:
             return Expansion(TransitionKind.SCRATCH, 0)
-        if len(begun) < self.phases and _is_complete(begun[-1]):
+        if len(begun) < self.phases and _can_go_on(begun[-1]):
             return Expansion(TransitionKind.EVOLVE, begun[-1].id)
         return _standstill(tree)
 
     def expandable(self, tree: Tree) -> frozenset[int]:
         """The newest final phase, unless the strategy is complete or broken."""
         final = [node for node in _begun(tree) if not node.is_active]
-        more = final and len(final) < self.phases and _is_complete(final[-1])
+        more = final and len(final) < self.phases and _can_go_on(final[-1])
         return frozenset({final[-1].id}) if more else frozenset()
 
 
@@ -195,7 +195,7 @@ class Population(Method):
         generations = self._generations(tree)
         is_over = len(generations[-1]) == self.size and not any(node.is_active for node in generations[-1])
         recent = generations[-1] if is_over else [node for members in generations[-2:] for node in members]
-        return frozenset(node.id for node in recent if _is_complete(node))
+        return frozenset(node.id for node in recent if _can_go_on(node))
 
     def _generations(self, tree: Tree) -> list[list[Node]]:
         """Members by generation; the newest may be incomplete, and the first empty."""
@@ -211,7 +211,7 @@ class Population(Method):
 
     def _sources(self, generation: list[Node]) -> list[int]:
         """Whom the next generation resumes, survivors first; empty where nobody completed."""
-        ranked = sorted(filter(_is_complete, generation), key=lambda node: (-node.checkpoints[-1].score, node.id))
+        ranked = sorted(filter(_can_go_on, generation), key=lambda node: (-node.checkpoints[-1].score, node.id))
         if not ranked:
             return []
         replaced = min(max(1, self.size // 4), len(ranked) - 1)
@@ -230,8 +230,8 @@ def _begun(tree: Tree) -> list[Node]:
     return [node for node in tree if node.is_active or node.counts]
 
 
-def _is_complete(node: Node) -> bool:
-    return node.status is NodeStatus.COMPLETED and node.score is not None
+def _can_go_on(node: Node) -> bool:
+    return node.status is NodeStatus.COMPLETED and node.score is not None and not node.is_leaf
 
 
 def _best_to_continue(tree: Tree) -> Node | None:
@@ -239,7 +239,7 @@ def _best_to_continue(tree: Tree) -> Node | None:
     candidates = [
         node
         for node in tree.scored()
-        if node.status is not NodeStatus.FAILED and not node.pruned and not node.is_under_failure
+        if node.status is not NodeStatus.FAILED and not node.pruned and not node.is_under_failure and not node.is_leaf
     ]
     return max(candidates, key=lambda node: (node.score or 0.0, -node.id), default=None)
 

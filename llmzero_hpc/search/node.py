@@ -134,6 +134,10 @@ class Attempt:
         return self.ending is not None
 
 
+BUDGET, STRATEGY_BUDGET = "budget", "strategy budget"
+"""Authors of the stops that limits make: of the whole search, and of what one strategy may cost."""
+
+
 @dataclass(frozen=True, slots=True)
 class StopDecision:
     """Why a phase was ended early. What it reached after `step` does not count, so a late kill changes no result."""
@@ -191,6 +195,8 @@ class Node:
     cancel_requested: bool = False
     pruned: bool = False
     """In the subtree of a failure that was repaired elsewhere: never expanded again."""
+    is_leaf: bool = False
+    """The strategy that ends here has used up what one may cost: nothing resumes from it."""
     problem: str = ""
     """Why it failed, one line."""
 

@@ -53,7 +53,7 @@ def select(tree: Tree, rules: Rules) -> Expansion | Standstill:
         raise ValueError("an empty tree has no node to expand; create node 0 first")
 
     # From scratch: when too few phases are, one more under the best node, whose places it does not take.
-    host = max((node for node in tree if _growth(node) is TransitionKind.EVOLVE), key=_score_then_age, default=None)
+    host = max((node for node in tree if _is_host(node)), key=_score_then_age, default=None)
     from_scratch = sum(node.kind is TransitionKind.SCRATCH for node in tree)
     if not rules.single_stage and host is not None and from_scratch / len(tree) < rules.min_scratch_ratio:
         return Expansion(TransitionKind.SCRATCH, host.id)
@@ -63,6 +63,9 @@ def select(tree: Tree, rules: Rules) -> Expansion | Standstill:
     is_open = _open_subtrees(tree, statistics, rules)
     open_roots = [root for root in statistics.roots if is_open[root]]
     if not open_roots:
+        if host is not None and any(node.is_leaf for node in tree):
+            # What strategies may cost ends them, not the search: there is always another one.
+            return Expansion(TransitionKind.SCRATCH, host.id)
         return Standstill.WAITING if tree.active() else Standstill.EXHAUSTED
 
     # Descend: at each node a virtual new child competes with the open children. There is one open root at most: a
@@ -133,13 +136,15 @@ def _growth(node: Node) -> TransitionKind | None:
     A repair that a person cancelled after it scored stays where it is: growing on it would be lost once another
     repair of the same failure succeeds.
     """
-    if node.is_active or node.pruned:
-        return None
-    if node.status is NodeStatus.FAILED:
+    if not node.is_active and not node.pruned and node.status is NodeStatus.FAILED:
         return TransitionKind.DEBUG
-    if node.score is None or node.is_under_failure:
-        return None
-    return TransitionKind.EVOLVE
+    return TransitionKind.EVOLVE if _is_host(node) and not node.is_leaf else None
+
+
+def _is_host(node: Node) -> bool:
+    """Whether a phase that starts from scratch may hang under this node."""
+    is_settled = not node.is_active and not node.pruned and node.status is not NodeStatus.FAILED
+    return is_settled and node.score is not None and not node.is_under_failure
 
 
 def _has_room(tree: Tree, node: Node, places_taken: int, rules: Rules) -> bool:

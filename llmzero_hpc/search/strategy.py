@@ -74,6 +74,8 @@ def problems_in_strategy(tree: Tree, configuration: Configuration, resume: Check
     found = []
     if resume.step not in {checkpoint.step for checkpoint in tree[resume.node].checkpoints}:
         found.append(f"node {resume.node} has no checkpoint of step {resume.step}")
+    if tree[resume.node].is_leaf:
+        found.append(f"the strategy of node {resume.node} has used up its compute")
     for phase in path(tree, resume.node):
         if phase.node.configuration is not None:
             found.extend(

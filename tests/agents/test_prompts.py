@@ -175,7 +175,9 @@ def test_limits_are_those_of_the_search_inside_those_of_the_table() -> None:
 def test_compute_that_is_left_is_told_where_there_is_a_limit() -> None:
     request = samples.proposal()
     assert "Compute left: 412 device-hours; the parent phase took 20." in without_pictures(request)
-    assert "device-hours" not in without_pictures(replace(request, device_hours_left=None))
+    assert "One strategy may cost 96 device-hours more" in without_pictures(request)
+    unlimited = replace(request, device_hours_left=None, strategy_hours_left=None)
+    assert "device-hours" not in without_pictures(unlimited)
 
 
 def test_what_was_tried_is_told_with_its_end() -> None:

@@ -17,7 +17,7 @@ from llmzero_hpc.agents.playbook.scratch import SPANS, draw
 from llmzero_hpc.search.configuration import Bounds, Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS, Scalar
 from llmzero_hpc.search.metrics import STEP_METRICS, MetricRow, Series
-from llmzero_hpc.search.node import Checkpoint, CheckpointReference, NodeStatus, TransitionKind
+from llmzero_hpc.search.node import Attempt, Checkpoint, CheckpointReference, NodeStatus, TransitionKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -315,3 +315,27 @@ class TestScratch:
 
 def test_the_healthy_sample_reports_only_known_metrics() -> None:
     assert set(HEALTHY) <= set(STEP_METRICS)
+
+
+def _with_strategy_left(hours: float | None, seconds_a_step: float = 36.0) -> ProposalRequest:
+    request = proposal_request(phase(HEALTHY))
+    attempt = Attempt(1, "lz-1", 0.0, device_seconds=seconds_a_step * STEPS)
+    return replace(
+        request,
+        parent=replace(request.parent, attempts=(attempt,), last_step=STEPS),
+        strategy_hours_left=hours,
+    )
+
+
+def test_a_phase_is_no_longer_than_its_strategy_pays_for_and_leaves_no_rest_that_is_too_short() -> None:
+    def steps(hours: float | None) -> int:
+        request = _with_strategy_left(hours)
+        return propose(request).configuration.steps(request.train_rows)
+
+    free = steps(None)
+    hour = steps(0.3) / 0.3
+    assert 0 < steps(0.3) < free
+    assert steps(0.15) == pytest.approx(hour * 0.15, rel=0.1)
+    enough = free / hour
+    assert steps(3 * enough) == free
+    assert steps(1.2 * enough) == pytest.approx(1.2 * free, rel=0.05)

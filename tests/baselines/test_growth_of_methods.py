@@ -208,3 +208,14 @@ def test_what_is_resumed_was_expandable_ever_since(method: Method, parallel: int
         else:
             assert choice is EXHAUSTED
             return
+
+
+def test_no_method_continues_a_strategy_that_has_used_up_its_compute() -> None:
+    spent = tree(replace(node(0, None, 0.1), is_leaf=True))
+    assert Schedule(3).next(spent) is EXHAUSTED
+    assert Schedule(3).expandable(spent) == frozenset()
+    assert GreedyChain(Rules()).next(spent) is EXHAUSTED
+    members = spent.adding(replace(node(1, 0, 0.2, kind=SCRATCH), is_leaf=True))
+    assert Population(2).next(members) is EXHAUSTED
+    first = tree(node(0, None, 0.1), replace(node(1, 0, 0.9), is_leaf=True))
+    assert GreedyChain(Rules()).next(first) == Expansion(EVOLVE, 0)

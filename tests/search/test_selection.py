@@ -21,7 +21,7 @@ from search_trees import (
 
 from llmzero_hpc.search.node import NodeStatus
 from llmzero_hpc.search.rules import Rules
-from llmzero_hpc.search.selection import Expansion, Standstill, is_terminal, select, terminal_nodes
+from llmzero_hpc.search.selection import Expansion, Standstill, expandable_nodes, is_terminal, select, terminal_nodes
 from llmzero_hpc.search.tree import Tree
 
 RULES = Rules()
@@ -262,3 +262,26 @@ def test_a_single_stage_search_injects_nothing_besides() -> None:
     assert select(grown, SINGLE_STAGE) == Expansion(SCRATCH, 6)
     full = grown.adding(node(7, 6, kind=SCRATCH)).adding(node(8, 6, kind=SCRATCH))
     assert select(full, SINGLE_STAGE) is Standstill.EXHAUSTED
+
+
+def test_a_strategy_that_has_used_up_its_compute_is_not_continued() -> None:
+    spent = replace(node(2, 1, 0.9), is_leaf=True)
+    grown = tree(node(0, None, 0.5), node(1, 0, 0.6), spent)
+    choice = select(grown, NO_INJECTION)
+    assert isinstance(choice, Expansion)
+    assert (choice.kind, choice.parent in {0, 1}) == (EVOLVE, True)
+    assert is_terminal(grown, 2, NO_INJECTION)
+    assert not expandable_nodes(grown, NO_INJECTION) & {2}
+
+
+def test_where_all_strategies_have_used_up_their_compute_another_one_begins() -> None:
+    """Without a limit the same tree could grow; with it, only from scratch, under the best score as always."""
+    grown = tree(replace(node(0, None, 0.5), is_leaf=True))
+    assert select(grown, NO_INJECTION) == Expansion(SCRATCH, 0)
+    running = grown.adding(node(1, 0, status=RUNNING, kind=SCRATCH))
+    assert select(running, NO_INJECTION) == Expansion(SCRATCH, 0)
+
+
+def test_a_failure_at_the_end_of_a_strategy_is_still_repaired() -> None:
+    failed = replace(node(0, None, status=FAILED), is_leaf=True)
+    assert select(tree(failed), RULES) == Expansion(DEBUG, 0, repairs=0)

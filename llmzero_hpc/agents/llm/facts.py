@@ -64,6 +64,9 @@ def of_proposal(request: ProposalRequest, pictures: Sequence[Picture]) -> dict[s
         "best_score": _score(request.best_score),
         "iterations_left": request.iterations_left,
         "device_hours_left": "" if request.device_hours_left is None else summaries.shown(request.device_hours_left),
+        "strategy_hours_left": ""
+        if request.strategy_hours_left is None
+        else summaries.shown(request.strategy_hours_left),
         "parent_hours": summaries.shown(parent.device_seconds / 3600),
         "train_rows": request.train_rows,
         "validate_every_steps": request.validate_every_steps,

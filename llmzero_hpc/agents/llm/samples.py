@@ -64,6 +64,7 @@ def proposal(kind: TransitionKind = TransitionKind.EVOLVE) -> ProposalRequest:
         validate_every_steps=_EVERY,
         iterations_left=9,
         device_hours_left=412.0,
+        strategy_hours_left=96.0,
         seed=7,
         phases=phases,
     )

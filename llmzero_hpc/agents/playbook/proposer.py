@@ -16,6 +16,7 @@ from llmzero_hpc.agents.playbook.signals import Signals, read
 from llmzero_hpc.search.configuration import Configuration
 from llmzero_hpc.search.hyperparameters import HYPERPARAMETERS, ParameterClass, Scalar
 from llmzero_hpc.search.node import Checkpoint, Rationale, TransitionKind
+from llmzero_hpc.search.strategy_cost import steps_paid
 
 if TYPE_CHECKING:
     from llmzero_hpc.search.metrics import Series
@@ -30,6 +31,7 @@ _CONSEQUENCES = frozenset({"epochs", "mini_batches"})
 """Parameters that follow from others: no lesson is drawn from them."""
 _JITTERED = ("learning_rate", "kl_coefficient", "temperature", "clip_range", "gradient_clip", "rollouts")
 _JITTERS = 64
+_HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,10 @@ def budgeted(configuration: Configuration, parent: Configuration, request: Propo
     ratio = _tokens(parent, parent, request.series) / _tokens(configuration, parent, request.series)
     wanted = max(1, round(steps * min(max(math.sqrt(ratio), LEAST_LENGTH), MOST_LENGTH)))
     wanted = max(wanted, min(steps, LEAST_VALIDATIONS * request.validate_every_steps))
+    affordable = _affordable_steps(request, ratio)
+    # A rest that is too short for a phase of its own goes to this one; the limit ends it to the step.
+    if affordable is not None and affordable < wanted * (1 + LEAST_LENGTH):
+        wanted = affordable
     steps_an_epoch = max(1, request.train_rows // configuration.batch_size)
     if configuration.changed(epochs=parent.epochs).steps(request.train_rows) == wanted:
         return configuration.changed(epochs=parent.epochs)
@@ -105,6 +111,15 @@ def budgeted(configuration: Configuration, parent: Configuration, request: Propo
     epochs = math.floor(wanted / steps_an_epoch * 1e6) / 1e6
     low, high = limits("epochs", request.bounds)
     return configuration.changed(epochs=float(min(max(epochs, low), high)))
+
+
+def _affordable_steps(request: ProposalRequest, ratio: float) -> int | None:
+    """Steps that are left of what the strategy may cost, where one costs `1 / ratio` of the parent's; at least one."""
+    spent = request.parent.device_seconds
+    if request.strategy_hours_left is None or spent <= 0:
+        return None
+    a_step = spent / steps_paid(request.parent) / ratio
+    return max(1, math.ceil(request.strategy_hours_left * _HOUR / a_step))
 
 
 def _scratch(request: ProposalRequest, base: Configuration) -> Proposal:
