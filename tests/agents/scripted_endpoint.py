@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     Script = Callable[["Asked"], "Said"]
 
 
@@ -78,6 +82,15 @@ class Said:
 def refusal(status: int, message: str = "no", **headers: str) -> Said:
     """An error as OpenAI and vLLM send it."""
     return Said(status=status, error=message, headers={key.replace("_", "-"): value for key, value in headers.items()})
+
+
+@contextmanager
+def own_port() -> Iterator[int]:
+    """A port where nobody listens, and where meanwhile nobody but a `ScriptedEndpoint` that is told of it will."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 class ScriptedEndpoint:

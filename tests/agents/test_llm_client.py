@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from model_samples import KEY, QUICK, settings
-from scripted_endpoint import Asked, Said, ScriptedEndpoint, refusal
+from scripted_endpoint import Asked, Said, ScriptedEndpoint, own_port, refusal
 
 from llmzero_hpc.agents.llm.client import Client, Message
 from llmzero_hpc.agents.llm.failures import EndpointError, RequestRefusedError, UnsupportedError
@@ -23,7 +23,7 @@ from llmzero_hpc.agents.llm.secret import Key, read_key
 from llmzero_hpc.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from llmzero_hpc.agents.llm.completion import Completion
@@ -179,7 +179,7 @@ def test_a_storm_of_refusals_is_ridden_out() -> None:
         for caller in callers:
             caller.start()
         for caller in callers:
-            caller.join(60)
+            caller.join(300)
     assert len(done) == 30
     assert most <= 4, "no more calls at once than allowed"
 
@@ -190,7 +190,8 @@ def test_a_slow_reply_is_given_up_and_tried_once_more() -> None:
         asking = Asking(endpoint.url, timeout_seconds=0.2, max_retries=9)
         with pytest.raises(EndpointError, match=r"did not reply within 0\.2 s"):
             asking.ask()
-        assert len(endpoint.asked) == 2, "each attempt may be paid for"
+        assert len(asking.failures) == 2, "each attempt may be paid for"
+        assert len(endpoint.asked) <= 2
 
 
 def test_a_reply_may_take_twenty_minutes_where_that_is_allowed() -> None:
@@ -234,10 +235,13 @@ def test_nobody_listens() -> None:
     assert len(asking.failures) == 2
 
 
-def test_an_endpoint_that_is_down_is_left_alone_and_found_again() -> None:
-    port = 0
-    with ScriptedEndpoint(in_turn(FINE)) as endpoint:
-        port = endpoint.port
+@pytest.fixture
+def port() -> Iterator[int]:
+    with own_port() as found:
+        yield found
+
+
+def test_an_endpoint_that_is_down_is_left_alone_and_found_again(port: int) -> None:
     clock = [0.0]
     patience = Patience(first_pause=0.001, failures=2, first_rest=30, longest_rest=100)
     url = f"http://127.0.0.1:{port}/v1"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from model_samples import KEY, analyzer_reply, config, proposer_reply, said, stopper_reply
-from scripted_endpoint import Asked, Said, ScriptedEndpoint, refusal
+from scripted_endpoint import Asked, Said, ScriptedEndpoint, own_port, refusal
 
 from llmzero_hpc.cli.create import template
 from llmzero_hpc.config import load_text
@@ -220,13 +220,19 @@ def test_a_model_that_talks_nonsense_leaves_a_search_by_the_playbook(tmp_path: P
     assert all(node.status is NodeStatus.COMPLETED for node in tree)
 
 
-def test_a_search_waits_for_an_endpoint_that_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def port() -> Iterator[int]:
+    with own_port() as found:
+        yield found
+
+
+def test_a_search_waits_for_an_endpoint_that_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
     monkeypatch.setattr("llmzero_hpc.controller.desk._FIRST_WAIT", 0.2)
     monkeypatch.setattr("llmzero_hpc.controller.desk._LONGEST_WAIT", 0.4)
     monkeypatch.setattr("llmzero_hpc.agents.llm.gate.Patience.__init__.__defaults__", (0.01, 0.1, 2, 0.1, 0.2))
     oracle = Oracle()
-    with scripted(oracle) as endpoint:
-        port = endpoint.port
     url = f"http://127.0.0.1:{port}/v1"
     down = {"fallback": "wait", "max_retries": 0}
     oracle.directory = directory = created(tmp_path / "search", quick(url, agents=down))
@@ -255,7 +261,7 @@ OUTAGES = (
     (Said(drops=True), "cannot be reached"),
     (refusal(503, "loading"), "in trouble"),
     (refusal(429, "too many requests", Retry_After="0.05"), "asked too often"),
-    (Said(before=lambda: time.sleep(0.4)), "did not reply within"),
+    (Said(before=lambda: time.sleep(4.0)), "did not reply within"),
     (refusal(401, "Incorrect API key"), "refuses"),
 )
 
@@ -277,7 +283,7 @@ def test_phases_run_through_outages(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return Said(content=content)
 
     with scripted(script) as endpoint:
-        agents = {"fallback": "wait", "max_retries": 1, "timeout_seconds": 0.2}
+        agents = {"fallback": "wait", "max_retries": 1, "timeout_seconds": 1.5}
         oracle.directory = directory = created(
             tmp_path / "search", quick(endpoint.url, 2 + len(OUTAGES), agents=agents)
         )

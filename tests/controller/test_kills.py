@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 _TRAIN_ROWS = 64
 
@@ -122,7 +122,6 @@ def test_two_hundred_kills_at_random_moments(tmp_path: Path, unbroken: Callable[
         assert_same_search(root, unbroken(10))
 
 
-@pytest.mark.timeout(1800)
 def test_a_kill_at_every_durable_step_of_a_phase_and_its_evaluation(
     tmp_path: Path, unbroken: Callable[[int], SearchDirectory]
 ) -> None:

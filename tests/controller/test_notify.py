@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SECRET = "/services/T000/B000/s3cr3t"  # noqa: S105 - a test's
 FAILURES = 2
+PATIENCE_SECONDS = 300.0
 
 
 class Receiver:
@@ -52,7 +53,7 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.open.wait(300)
+                receiver.open.wait(PATIENCE_SECONDS)
                 status = receiver.status  # once: a test may change it at any time
                 if status == 200:
                     receiver.got.append((self.path, json.loads(body)))
@@ -76,6 +77,7 @@ class Receiver:
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(notify, "_TIMEOUT_SECONDS", PATIENCE_SECONDS)
     made = Receiver()
     yield made
     made.open.set()
@@ -111,7 +113,7 @@ def notifier(directory: SearchDirectory, receiver: Receiver, **options: Any) -> 
 def delivered(made: Notifier, moment: Moment) -> None:
     """A tick, and all that it started."""
     made.look(moment)
-    made.close()
+    made.close(PATIENCE_SECONDS)
     assert not made._under_way
 
 
@@ -191,7 +193,7 @@ def test_a_server_that_is_slow_delays_no_tick(directory: SearchDirectory, receiv
         made.look(OVER)
     assert receiver.got == [], "it has not answered, and yet all ticks were made"
     receiver.open.set()
-    made.close()
+    made.close(PATIENCE_SECONDS)
     assert len(receiver.texts) == 1
 
 
@@ -228,7 +230,7 @@ def test_a_short_trouble_is_overcome_at_once(directory: SearchDirectory, receive
     made = Notifier(directory, [Webhook("HOOK", {"HOOK": receiver.url})], pauses=(0.01,) * 500)
     made.look(OVER)
     receiver.status = 200
-    made.close()
+    made.close(PATIENCE_SECONDS)
     assert len(receiver.texts) == 1
 
 

@@ -30,7 +30,7 @@ _FLAGS = (
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 )
-_DEADLINE = 60.0
+_DEADLINE = 300.0
 
 
 class Browser:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmzero_hpc.search.tree import Tree
 
 TRAIN_ROWS = 64
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 400
 
 
 def stand_in(folder: Path) -> dict[str, Any]:

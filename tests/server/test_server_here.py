@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from served import authors, files_with, program, run, search, server_of, stand_in, tick_until
+from served import PATIENCE_SECONDS, authors, files_with, program, run, search, server_of, stand_in, tick_until
 
 from llmzero_hpc.cluster.processes import JOB_VARIABLE
 from llmzero_hpc.controller.daemon import Daemon
@@ -41,7 +42,7 @@ def processes(server: ServerDirectory) -> list[psutil.Process]:
     return found
 
 
-def wait_until_gone(server: ServerDirectory, seconds: float = 30.0) -> None:
+def wait_until_gone(server: ServerDirectory, seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while left := processes(server):
         assert time.monotonic() < deadline, [process.cmdline() for process in left]
@@ -78,7 +79,7 @@ def test_a_search_serves_its_model_and_ends_it(tmp_path: Path, monkeypatch: pyte
     assert not (call.folder / "failures.jsonl").exists(), "it is asked when it is up, not before"
     beat = read_heartbeat(directory)
     assert beat is not None
-    assert beat.server_device_seconds == pytest.approx(server.charged(f"served-{directory.record.token}"), abs=20)
+    assert beat.server_device_seconds == pytest.approx(server.charged(f"served-{directory.record.token}"), abs=120)
     assert beat.server_device_seconds > 0
     compute = next(line for line in read(directory).budget if line.name == "compute")
     trained = tree.device_seconds()
@@ -97,7 +98,8 @@ def test_a_server_that_is_killed_comes_back_and_training_does_not_notice(tmp_pat
         tick_until(daemon, lambda: server.has_been_up(1) if server.newest() else False)
         before = server.announcement(1)
         for process in processes(server):
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # some end with those before them
+                process.kill()
         tick_until(daemon, lambda: server.newest() == 2 and server.has_been_up(2))
         status = read(directory).controller.server
         tick_until(daemon, lambda: daemon.tick().finished)
@@ -111,7 +113,7 @@ def test_a_server_that_is_killed_comes_back_and_training_does_not_notice(tmp_pat
     assert [len(node.attempts) for node in tree] == [1, 1]
     ending = server.ending(1)
     assert ending is not None
-    assert 0 < ending.device_seconds < 60
+    assert 0 < ending.device_seconds < PATIENCE_SECONDS
     wait_until_gone(server)
 
 
@@ -149,7 +151,7 @@ def test_controllers_that_start_at_once_start_one(tmp_path: Path) -> None:
     threads = [threading.Thread(target=begin, args=(keeper,)) for keeper in keepers]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not (server.newest() and server.has_been_up(1) and all("answers" in keeper.words for keeper in keepers)):
         assert time.monotonic() < deadline, [keeper.words for keeper in keepers]
         time.sleep(0.05)
@@ -163,7 +165,7 @@ def test_controllers_that_start_at_once_start_one(tmp_path: Path) -> None:
 
 
 def test_without_controllers_it_ends_by_itself(tmp_path: Path) -> None:
-    directory = search(tmp_path / "state" / "served", {**stand_in(tmp_path), "idle_minutes": 0.05}, iterations=2)
+    directory = search(tmp_path / "state" / "served", {**stand_in(tmp_path), "idle_minutes": 0.5}, iterations=2)
     server = server_of(directory)
     with Daemon(directory) as daemon:
         tick_until(daemon, lambda: server.newest() and server.has_been_up(1))

@@ -94,6 +94,7 @@ def test_a_server_whose_machine_dies_is_started_elsewhere(clean_slurm: SlurmTest
         tick_until(daemon, lambda: server.newest() and server.has_been_up(1))
         clean_slurm.kill_node("node4", with_jobs=True)
         tick_until(daemon, lambda: "answers" not in read(directory).controller.server)
+        clean_slurm.wait_for(lambda: any(state.startswith("down") for state in clean_slurm.node_states()), "its loss")
         clean_slurm.start("node4")
         clean_slurm.ask("scontrol", "update", "NodeName=node4", "State=RESUME")
         tick_until(daemon, lambda: daemon.tick().finished)

@@ -56,9 +56,9 @@ class ClusterOptions:
     preemption: Preemption = Preemption.PARTITION
     accounts: tuple[Account, ...] = ()
     grace: int = 5
-    kill_wait: int = 3
+    kill_wait: int = 30
     min_job_age: int = 300
-    slurmd_timeout: int = 5
+    slurmd_timeout: int = 30
     cred_expire: int = 5
     first_job_id: int = 1
 
@@ -137,7 +137,7 @@ SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0,sched_min
 ReturnToService=2
 SlurmctldTimeout=10
 # a machine that is gone is asked for so long
-MessageTimeout=4
+MessageTimeout=10
 SlurmdTimeout={options.slurmd_timeout}
 MinJobAge={options.min_job_age}
 KillWait={options.kill_wait}

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from searches import CPU_PROFILE, decisions, on_slurm, rehearsal
+from slurm_cluster import send
 
 from llmzero_hpc.controller.daemon import Daemon
 from llmzero_hpc.store.daemon_file import read_heartbeat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from slurm_cluster import SlurmTestCluster
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from llmzero_hpc.search.tree import Tree
     from llmzero_hpc.store.search_directory import SearchDirectory
 
-STEP_SECONDS = 0.6
+STEP_SECONDS = 1.0
 """A phase of eight steps lasts long enough to be disturbed after its first checkpoint."""
 ITERATIONS = 4
 _TRAIN_ROWS = 64
@@ -77,12 +80,15 @@ class DisturbedSearch:
         *,
         iterations: int = ITERATIONS,
         step_seconds: float = STEP_SECONDS,
+        changes: Mapping[str, Any] | None = None,
         **profile: Any,
     ) -> None:
+        """`changes` are to the search's settings, and must not change its tree."""
         self.cluster = cluster
         quick = {"grace_seconds": 5, "submit_timeout_seconds": 10, "accounting_seconds": 10}
         section = on_slurm(folder, CPU_PROFILE | profile, **quick)
-        self.directory: SearchDirectory = rehearsal(folder / "search", section, **settings(iterations, step_seconds))
+        values = settings(iterations, step_seconds) | dict(changes or {})
+        self.directory: SearchDirectory = rehearsal(folder / "search", section, **values)
         self._iterations = iterations
         self._log = folder / "controller.log"
         with self._log.open("ab") as log:
@@ -125,13 +131,18 @@ class DisturbedSearch:
         return job.job_id
 
     def mid_run(self, node: int) -> str:
-        """Wait until a node has a checkpoint and much left to do; the id of its job."""
+        """Wait until a node has a checkpoint, as its controller knows, and much left to do; the id of its job.
+
+        The phase is held meanwhile: a controller may need longer for a tick than a phase for its other steps.
+        """
 
         def has_checkpoint() -> bool:
             tree = self.directory.read_tree()
             return node < len(tree) and bool(tree[node].checkpoints)
 
-        self._wait_for(has_checkpoint, f"a checkpoint of node {node}")
+        self._wait_for(lambda: self.directory.metrics(node).points("val_score"), f"a score of node {node}")
+        with self._held(node):
+            self._wait_for(has_checkpoint, f"a checkpoint of node {node}")
         assert not self.directory.read_tree()[node].status.is_final, "the disturbance comes too late"
         return self.job_id(node)
 
@@ -180,6 +191,23 @@ class DisturbedSearch:
         if self.cluster.options.accounting:
             self._assert_one_job_for_each_attempt(tree, all_booked=all_booked)
         return tree
+
+    @contextmanager
+    def _held(self, node: int) -> Iterator[None]:
+        """Meanwhile a phase makes no step."""
+        own = str(self.directory.phase(node).specification).encode()
+        trainers = []
+        for pid in self.cluster.processes():
+            with suppress(OSError):  # it ended in between
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if b"llmzero_hpc.trainers.rehearsal.train" in command and own in command:
+                    trainers.append(pid)
+        assert trainers, "the disturbance comes too late"
+        send(trainers, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            send(trainers, signal.SIGCONT)
 
     def _assert_nothing_left(self) -> None:
         own = self.directory.record.token

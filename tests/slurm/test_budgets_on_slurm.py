@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from llmzero_hpc.store.search_directory import SearchDirectory
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def drive(directory: SearchDirectory) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llmzero_hpc.cluster.chain import Link
     from llmzero_hpc.store.search_directory import SearchDirectory
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def written(finished: SearchDirectory, folder: Path) -> tuple[Link, ...]:
 
 
 def submitted(folder: Path) -> list[str]:
-    done = subprocess.run(["sh", folder / SUBMIT], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["sh", folder / SUBMIT], check=True, capture_output=True, text=True, timeout=300)
     return [line.rpartition(" ")[2] for line in done.stdout.splitlines()]
 
 

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from llmzero_hpc.store.search_directory import SearchDirectory
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-PATIENCE = 240.0
+PATIENCE = 600.0
 
 
 class Hosted:
@@ -136,7 +136,7 @@ def hosted(request: pytest.FixtureRequest, clean_slurm: SlurmTestCluster, tmp_pa
     search("stop", search.root, "--cancel-jobs")
 
 
-with_long_phases = pytest.mark.parametrize("hosted", [1.5], indirect=True, ids=[""])
+with_long_phases = pytest.mark.parametrize("hosted", [4.0], indirect=True, ids=[""])
 
 
 def test_a_search_moves_from_a_login_node_into_a_job_and_back(hosted: Hosted) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from llmzero_hpc.search.tree import Tree
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def machine_of(search: DisturbedSearch, job_id: str) -> DaemonName:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from llmzero_hpc.search.tree import Tree
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 KILLS = 50
 FAILURES = 5

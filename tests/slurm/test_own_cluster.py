@@ -58,10 +58,10 @@ def test_a_job_on_all_gpus_of_two_machines(clean_slurm: SlurmTestCluster, tmp_pa
 
 
 def test_the_important_preempt_the_others_with_their_signal(clean_slurm: SlurmTestCluster, tmp_path: Path) -> None:
-    heard = tmp_path / "heard"
-    script = f"trap 'echo yes > {heard}' USR1; while :; do sleep 0.1; done"
+    heard, listens = tmp_path / "heard", tmp_path / "listens"
+    script = f"trap 'echo yes > {heard}' USR1; touch {listens}; while :; do sleep 0.1; done"
     low = submit(clean_slurm, script, "--nodes=4", "--exclusive", "--signal=B:USR1@60", "--time=60")
-    wait_for_state(clean_slurm, low, "RUNNING")
+    clean_slurm.wait_for(listens.exists, "its trap")
     high = submit(clean_slurm, "true", "--partition=high", "--nodes=4", "--exclusive")
     clean_slurm.wait_for(lambda: not state_of(clean_slurm, high), "the important job")
     assert heard.read_text() == "yes\n"
@@ -122,7 +122,7 @@ def test_accounts_have_limits_and_qos_preempts(start_slurm: StartSlurm) -> None:
     wait_for_state(cluster, low, "RUNNING")
     high = submit(cluster, "sleep 600", "--nodes=4", "--exclusive", "--qos=high")
     wait_for_state(cluster, high, "RUNNING")
-    assert state_of(cluster, low) == "PENDING"
+    wait_for_state(cluster, low, "PENDING")
 
 
 OWNER = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 WON, LOST, OUSTED = 0, 3, 4
 RACERS = 8
+PATIENCE_SECONDS = 300
 
 
 def forge(directory: SearchDirectory, holder: ProcessIdentity, job: ControllerJob | None = None) -> None:
@@ -46,6 +48,13 @@ def silent_for(directory: SearchDirectory, seconds: float) -> None:
     """The holder has not renewed its lease for so long."""
     renewed = (directory.root / "lease").stat().st_mtime - seconds
     os.utime(directory.root / "lease", (renewed, renewed))
+
+
+def last_heard(refusal: pytest.ExceptionInfo[LeaseError]) -> int:
+    """How many seconds ago, as a refusal says."""
+    found = re.search(r"last heard of (\d+) s ago", refusal.value.message)
+    assert found is not None
+    return int(found[1])
 
 
 def acquire_and_die(directory: SearchDirectory) -> None:
@@ -65,7 +74,7 @@ def race(directory: SearchDirectory, take_over: bool) -> list[int]:
             (finished / str(number)).touch()
             os._exit(LOST)
         (finished / str(number)).touch()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while len(names(finished)) < RACERS and time.monotonic() < deadline:
             time.sleep(0.001)
         try:
@@ -84,7 +93,8 @@ def test_a_second_controller_is_refused_and_told_who_holds_it(directory: SearchD
     silent_for(directory, 42.0)
     with pytest.raises(LeaseError) as caught:
         Lease.acquire(directory)
-    assert f"process {os.getpid()} on {socket.gethostname()}, last heard of 42 s ago" in caught.value.message
+    assert f"process {os.getpid()} on {socket.gethostname()}, last heard of " in caught.value.message
+    assert 42 <= last_heard(caught) < 42 + PATIENCE_SECONDS
     assert "--take-over" in caught.value.next_step
     lease.check()
 
@@ -143,8 +153,9 @@ def test_a_reboot_frees_the_lease(directory: SearchDirectory) -> None:
 def test_a_holder_that_cannot_be_seen_from_here_holds_it(directory: SearchDirectory, change: dict[str, Any]) -> None:
     forge(directory, replace(ProcessIdentity.own(), **change))
     silent_for(directory, 100.0)
-    with pytest.raises(LeaseError, match="last heard of 100 s ago"):
+    with pytest.raises(LeaseError) as caught:
         Lease.acquire(directory)
+    assert 100 <= last_heard(caught) < 100 + PATIENCE_SECONDS
     Lease.acquire(directory, take_over=True).check()
 
 
@@ -179,8 +190,9 @@ def test_a_clock_that_runs_wrong_makes_nobody_silent(
     silent_for(directory, 10.0)
     for wrong in (0.0, 4e9):
         monkeypatch.setattr(time, "time", lambda wrong=wrong: wrong)
-        with pytest.raises(LeaseError, match="last heard of 10 s ago"):
+        with pytest.raises(LeaseError) as caught:
             Lease.acquire(directory)
+        assert 10 <= last_heard(caught) < 10 + PATIENCE_SECONDS
     silent_for(directory, -5000.0)  # of a file system whose own clock was set back
     with pytest.raises(LeaseError, match="last heard of 0 s ago"):
         Lease.acquire(directory)
@@ -276,8 +288,9 @@ def test_a_hidden_process_of_another_user_is_not_gone(monkeypatch: pytest.Monkey
 
 
 def test_without_proc_psutil_says_when_a_process_began(monkeypatch: pytest.MonkeyPatch) -> None:
-    started = f"{psutil.Process().create_time():.0f}"
-    assert process_module._started_elsewhere(os.getpid()) == started
+    started = process_module._started_elsewhere(os.getpid())
+    # not to the second: the system derives it from a clock that is being set
+    assert float(started or "nan") == pytest.approx(psutil.Process().create_time(), abs=2)
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert process_module._started_elsewhere(child.pid) is None
