@@ -226,7 +226,7 @@ def test_real_jobs_and_a_daemon_that_is_started_anew(tmp_path: Path) -> None:
     with ScriptedEndpoint(lambda asked: called(planned(asked, 3), number=asked.number)) as endpoint:
         found = config(endpoint.url, tick_seconds=0.02)
         directory = SearchDirectory.create(tmp_path / "s", SearchRecord.new(found, 64, time.time()))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 500
         finished = False
         while not finished:
             with Daemon(directory) as daemon:

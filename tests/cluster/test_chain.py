@@ -68,7 +68,7 @@ def on_slurm(search: SearchDirectory, folder: Path, profile: dict[str, Any]) -> 
 
 
 def run(script: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["sh", script], check=False, capture_output=True, text=True, timeout=120)
+    return subprocess.run(["sh", script], check=False, capture_output=True, text=True, timeout=300)
 
 
 def test_the_scripts_are_these_to_the_letter(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -171,7 +172,8 @@ def test_a_folder_that_other_machines_do_not_see() -> None:
     shm = Path("/dev/shm")  # noqa: S108 - a tmpfs everywhere
     if not os.access(shm, os.W_OK):
         pytest.skip("no /dev/shm here")
-    found = by_check(storage_findings(shm / "llmzero-doctor", 0.0, shared=True))
-    (shm / "llmzero-doctor").rmdir()
+    folder = Path(tempfile.mkdtemp(prefix="llmzero-", dir=shm))
+    found = by_check(storage_findings(folder, 0.0, shared=True))
+    folder.rmdir()
     assert found["file system"].verdict is Verdict.WARNING
     assert "is on tmpfs" in found["file system"].message

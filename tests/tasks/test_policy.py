@@ -180,7 +180,7 @@ def test_another_process_may_finish_first(cache: Path) -> None:
 def test_two_processes_at_once_make_one_result(cache: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", BUILD.format(recipe=TINY)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in both]
+    said = [process.communicate(timeout=500)[0].splitlines()[-1] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     folder = policy_folder(recipe=TINY)
     assert said == [str(folder)] * 2

@@ -109,7 +109,7 @@ def test_a_phase_killed_and_continued_ends_as_an_unbroken_one(tmp_path: Path, ro
     unbroken = start(whole, phase(whole, rehearsal=slow))
     killed = start(broken, phase(broken, rehearsal=slow))
     metrics = PhaseDirectory(broken).attempt(1).metrics
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not metrics.exists() or metrics.read_bytes().count(b"\n") < rows:
         assert time.monotonic() < deadline
         time.sleep(0.002)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from llmzero_hpc.trainers.base import PhaseSpec
 
-pytestmark = [pytest.mark.training, pytest.mark.slow]
+pytestmark = [pytest.mark.training, pytest.mark.slow, pytest.mark.timeout(5000)]
 
 
 def command(spec: PhaseSpec, attempt: int) -> None:
@@ -32,7 +32,7 @@ def command(spec: PhaseSpec, attempt: int) -> None:
     write_specification(file, spec)
     plan = TrlTrainer().plan(file, directory)
     done = subprocess.run(
-        plan.command, env={**os.environ, **plan.environment}, capture_output=True, text=True, timeout=500, check=False
+        plan.command, env={**os.environ, **plan.environment}, capture_output=True, text=True, timeout=1500, check=False
     )
     assert done.returncode == 0, done.stderr[:6000]
 
