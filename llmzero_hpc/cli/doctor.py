@@ -141,8 +141,11 @@ def _progress() -> Iterator[Callable[[str], None]]:
 def _stoppable() -> Iterator[None]:
     """A kill or a lost terminal ends the checks as Ctrl-C does, and nothing interrupts taking the job back."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    stopped = False
 
     def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
@@ -151,5 +154,6 @@ def _stoppable() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
+        # Once stopped it is deaf to its end, which a second signal must not change.
+        for number, handler in () if stopped else before.items():
             signal.signal(number, handler)
