@@ -119,7 +119,7 @@ def test_a_job_that_is_told_to_leave_is_queued_again_and_goes_on(
     """The signal is the one that Slurm sends before the time limit and before a preemption."""
     chain = written(finished, tmp_path)
     first = chain[0].folder
-    slow = first.specification.read_text().replace("step_seconds: 0.0", "step_seconds: 0.2")
+    slow = first.specification.read_text().replace("step_seconds: 0.0", "step_seconds: 0.5")
     first.specification.write_text(slow)
     ids = submitted(tmp_path)
     clean_slurm.wait_for(lambda: complete_checkpoints(first.checkpoints), "a checkpoint")

@@ -67,7 +67,7 @@ def slurmd_killed(cluster: SlurmTestCluster, folder: Path) -> None:
         cluster.run("scontrol", "update", f"NodeName={lost}", "State=DOWN", "Reason=test")
         assert cluster.job_processes(lost)
         assert_requeued_and_completed(search.finish())
-        assert not cluster.job_processes(lost)
+        cluster.wait_for(lambda: not cluster.job_processes(lost), "the end of what ran there")
 
 
 def machine_lost(cluster: SlurmTestCluster, folder: Path) -> None:

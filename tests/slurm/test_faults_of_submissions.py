@@ -18,7 +18,7 @@ from llmzero_hpc.store.search_directory import SearchDirectory
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from slurm_cluster import SlurmTestCluster
+    from slurm_cluster import AccountedJob, SlurmTestCluster
 
     from llmzero_hpc.search.tree import Tree
 
@@ -38,7 +38,7 @@ def search(root: Path, folder: Path, iterations: int, *, local: bool = False) ->
         "tick_seconds": 0.2,
     }
     cluster = (
-        {"kind": "local", "grace_seconds": 5} if local else on_slurm(folder, CPU_PROFILE, submit_timeout_seconds=6)
+        {"kind": "local", "grace_seconds": 5} if local else on_slurm(folder, CPU_PROFILE, submit_timeout_seconds=12)
     )
     return rehearsal(root, cluster, **settings)
 
@@ -52,22 +52,28 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return directory.read_tree()
 
 
-def assert_same(slurm: SlurmTestCluster, root: Path, expected: Tree, before: int = 0) -> None:
+def assert_same(slurm: SlurmTestCluster, root: Path, expected: Tree) -> None:
     """The tree of the undisturbed search; each attempt is one job that ran once; none is left."""
-    tree = SearchDirectory.open(root).read_tree()
+    directory = SearchDirectory.open(root)
+    tree = directory.read_tree()
     assert decisions(tree) == decisions(expected)
     assert tree.evaluation is not None
     attempts = [attempt for node in tree for attempt in node.attempts] + list(tree.evaluation.attempts)
     assert {attempt.number for attempt in attempts} == {1}, "no attempt was lost or repeated"
     slurm.wait_for(lambda: not slurm.jobs_in_queue(), "an empty queue")
-    rows = slurm.wait_for(lambda: _ended(slurm, before, len(attempts)), "the books")
+    rows = slurm.wait_for(lambda: _ended(slurm, directory, len(attempts)), "the books")
     assert Counter((row.name, row.job_id) for row in rows) == Counter(
         (attempt.name, attempt.job.job_id) for attempt in attempts if attempt.job
     )
 
 
-def _ended(slurm: SlurmTestCluster, before: int, least: int) -> list[Any]:
-    rows = slurm.sacct_rows()[before:]
+def booked(slurm: SlurmTestCluster, directory: SearchDirectory) -> list[AccountedJob]:
+    """The jobs of a search, as far as the books have them by now."""
+    return [row for row in slurm.sacct_rows() if f"-{directory.record.token}-" in row.name]
+
+
+def _ended(slurm: SlurmTestCluster, directory: SearchDirectory, least: int) -> list[AccountedJob]:
+    rows = booked(slurm, directory)
     return rows if len(rows) >= least and all(row.ended_at for row in rows) else []
 
 
@@ -89,7 +95,6 @@ def sbatch_that(folder: Path, shell: str, monkeypatch: pytest.MonkeyPatch) -> No
 def test_sbatch_times_out_although_slurm_accepted(
     clean_slurm: SlurmTestCluster, tmp_path: Path, undisturbed: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = len(clean_slurm.sacct_rows())
     sbatch_that(
         tmp_path,
         'if [ $((n % 3)) = 1 ]; then "$real" "$@" >/dev/null; exec sleep 60; fi; exec "$real" "$@"\n',
@@ -97,13 +102,12 @@ def test_sbatch_times_out_although_slurm_accepted(
     )
     directory = search(tmp_path / "search", tmp_path, 5)
     finish(directory.root)
-    assert_same(clean_slurm, directory.root, undisturbed, before)
+    assert_same(clean_slurm, directory.root, undisturbed)
 
 
 def test_sbatch_fails_five_times(
     clean_slurm: SlurmTestCluster, tmp_path: Path, undisturbed: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = len(clean_slurm.sacct_rows())
     complaint = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
     sbatch_that(
         tmp_path, f'if [ $n -le {FAILURES} ]; then echo "{complaint}" >&2; exit 1; fi; exec "$real" "$@"\n', monkeypatch
@@ -111,13 +115,12 @@ def test_sbatch_fails_five_times(
     directory = search(tmp_path / "search", tmp_path, 5)
     finish(directory.root)
     assert int((tmp_path / "bin" / "calls").read_text()) == FAILURES + len(undisturbed) + 1
-    assert_same(clean_slurm, directory.root, undisturbed, before)
+    assert_same(clean_slurm, directory.root, undisturbed)
 
 
 def test_fifty_kills_of_the_controller_at_random_moments(
     clean_slurm: SlurmTestCluster, tmp_path: Path, undisturbed: Tree
 ) -> None:
-    before = len(clean_slurm.sacct_rows())
     draw = random.Random(3)
     kills, searches = 0, 0
     while kills < KILLS:
@@ -132,15 +135,13 @@ def test_fifty_kills_of_the_controller_at_random_moments(
             process.join()
             kills += 1
         finish(directory.root)
-        assert_same(clean_slurm, directory.root, undisturbed, before)
-        before = len(clean_slurm.sacct_rows())
+        assert_same(clean_slurm, directory.root, undisturbed)
 
 
 def test_a_kill_at_each_durable_step_of_a_submission(clean_slurm: SlurmTestCluster, tmp_path: Path) -> None:
     whole = search(tmp_path / "whole", tmp_path, 1)
     steps = count_steps(whole.root)
     clean_slurm.wait_for(lambda: not clean_slurm.jobs_in_queue(), "an empty queue")
-    before = len(clean_slurm.sacct_rows())
     roots = []
     for kill_at in range(1, steps + 1):
         directory = search(tmp_path / f"step-{kill_at}", tmp_path, 1)
@@ -157,6 +158,7 @@ def test_a_kill_at_each_durable_step_of_a_submission(clean_slurm: SlurmTestClust
         assert process.exitcode == 0
     for root in roots:
         assert decisions(SearchDirectory.open(root).read_tree()) == decisions(whole.read_tree())
-    names = Counter(row.name for row in clean_slurm.sacct_rows()[before:])
-    assert len(names) == 2 * len(roots)
-    assert set(names.values()) == {1}
+    for directory in map(SearchDirectory.open, roots):
+        # the phase and the test score
+        rows = clean_slurm.wait_for(lambda: _ended(clean_slurm, directory, 2), "the books")  # noqa: B023 - asked at once
+        assert len({row.name for row in rows}) == len(rows) == 2

@@ -14,7 +14,7 @@ from llmzero_hpc.search.node import NodeStatus
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from slurm_cluster import SlurmTestCluster
+    from slurm_cluster import AccountedJob, SlurmTestCluster
 
     from llmzero_hpc.search.node import Attempt
     from llmzero_hpc.search.tree import Tree
@@ -57,11 +57,14 @@ def test_sixteen_phases_on_two_machines_each(clean_slurm: SlurmTestCluster, tmp_
     assert tree.evaluation is not None
     assert tree.evaluation.score is not None
 
-    attempts = attempts_of(tree)
-    rows = clean_slurm.wait_for(
-        lambda: [row for row in clean_slurm.sacct_rows() if row.ended_at] if not clean_slurm.jobs_in_queue() else [],
-        "the books",
-    )
+    attempts, own = attempts_of(tree), f"-{directory.record.token}-"
+    clean_slurm.wait_for(lambda: not clean_slurm.jobs_in_queue(), "an empty queue")
+
+    def booked() -> list[AccountedJob]:
+        rows = [row for row in clean_slurm.sacct_rows() if own in row.name]
+        return rows if len(rows) >= len(attempts) and all(row.ended_at for row in rows) else []
+
+    rows = clean_slurm.wait_for(booked, "the books")
     assert Counter(row.name for row in rows) == Counter({attempt.name: 1 for attempt in attempts})
     assert {row.name: row.job_id for row in rows} == {a.name: a.job.job_id for a in attempts if a.job}
     assert all("gres/gpu:a100=16" in row.allocated for row in rows)
