@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import pytest
 from tiny_phases import phase_spec
 from verl_jobs import Bystander, VerlJob, until
-from verl_phases import SMALL, attempt_rows, build_model, rows_of, weights_of, write_task
+from verl_phases import MOST_ATTEMPTS, SMALL, attempt_rows, build_model, rows_of, weights_of, write_task
 
 from llmzero_hpc.cluster.base import JobObservation, JobState
 from llmzero_hpc.controller.advance import JobReport, Policy, advance_attempt, advance_node
-from llmzero_hpc.errors import ClusterError, StorageError
+from llmzero_hpc.errors import INFRASTRUCTURE_EXIT_CODES, ClusterError, StorageError
 from llmzero_hpc.search import node
 from llmzero_hpc.store.marker import Marker, read_marker
 from llmzero_hpc.trainers.base import PhaseSpec
@@ -48,12 +48,17 @@ FULL = "full"
 
 @dataclass(frozen=True)
 class Attempt:
-    """What was there before an attempt and after it; `alien` is whether somebody else's Ray was as before."""
+    """What was there before an attempt and after it.
+
+    `unforeseen` is whether the infrastructure ended it before the test did, `alien` whether somebody else's Ray was as
+    before.
+    """
 
     number: int
     whole: int
     unfinished: tuple[int, ...]
     exit_code: int
+    unforeseen: bool
     marker: Marker | None
     log: str
     survivors: list[str]
@@ -109,13 +114,18 @@ def story(tmp_path_factory: pytest.TempPathFactory, verl_python: str) -> Iterato
         stack.callback(beside.end)
         beside.start()
         told = Story(spec, {}, beside)
+        number = 1
         for what in (*VICTIMS, FULL, "end"):
-            told.attempts[what] = _attempt(told, what, verl_python, own, disk)
+            for _ in range(MOST_ATTEMPTS):
+                attempt = told.attempts[what] = _attempt(told, what, number, verl_python, own, disk)
+                number += attempt is not None
+                if attempt is None or not attempt.unforeseen:
+                    break
         yield told
 
 
-def _attempt(told: Story, what: str, python: str, short: Path, disk: SmallDisk) -> Attempt | None:
-    spec, number = told.spec, sum(1 for attempt in told.attempts.values() if attempt) + 1
+def _attempt(told: Story, what: str, number: int, python: str, short: Path, disk: SmallDisk) -> Attempt | None:
+    spec = told.spec
     if what == FULL and not disk.is_there:
         return None
     place = Layout(spec.training_state, spec.training_state)
@@ -124,16 +134,20 @@ def _attempt(told: Story, what: str, python: str, short: Path, disk: SmallDisk) 
         disk.fill()
     there = states(place)
     whole = max((step for step in there if is_whole(place.state(step))), default=0)
-    job = VerlJob(spec, python, number, short)
+    job, unforeseen = VerlJob(spec, python, number, short), False
     try:
         until(lambda: bool(job.processes("ray::WorkerDict")) or job.process.poll() is not None, job.log)
         if what in VICTIMS:
             validated = (whole // EVERY + 1) * EVERY
             until(lambda: validated in rows_of(spec, number) or job.process.poll() is not None, job.log)
+            unforeseen = job.process.poll() in INFRASTRUCTURE_EXIT_CODES
             victims = job.processes(*VICTIMS[what])
             for process in victims if VICTIMS[what] else [job.process]:
                 process.kill()
         exit_code = job.process.wait(timeout=600)
+        if what not in VICTIMS:
+            foreseen = StorageError.exit_code if what == FULL else 0
+            unforeseen = exit_code in INFRASTRUCTURE_EXIT_CODES - {foreseen}
         # The machine takes a moment to end what was killed.
         with suppress(AssertionError):
             until(lambda: not job.processes(), str, 30)
@@ -147,6 +161,7 @@ def _attempt(told: Story, what: str, python: str, short: Path, disk: SmallDisk) 
         whole,
         tuple(step for step in there if step != whole),
         exit_code,
+        unforeseen,
         read_marker(job.attempt),
         job.log(),
         survivors,

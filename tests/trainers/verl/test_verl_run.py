@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tiny_phases import phase_spec
 from verl_phases import (
+    MOST_ATTEMPTS,
     SMALL,
     attempt_of,
     attempt_rows,
     build_model,
-    finished,
     launched,
     rows_of,
+    said,
     started,
+    tried,
     weights_of,
     write_task,
 )
 
+from llmzero_hpc.errors import INFRASTRUCTURE_EXIT_CODES
 from llmzero_hpc.search.metrics import STEP_METRICS
 from llmzero_hpc.store.phase_directory import PhaseDirectory
 from llmzero_hpc.tasks.base import Split
@@ -35,6 +38,7 @@ from llmzero_hpc.trainers.verl.rendering import rendered
 from llmzero_hpc.trainers.verl.trainer import VerlTrainer
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 pytestmark = [pytest.mark.verl, pytest.mark.training, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -54,9 +58,14 @@ def first_phase(tmp_path_factory: pytest.TempPathFactory) -> PhaseSpec:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A phase that was told to end once its second step was validated, as it stood then, and after another attempt."""
+    """A phase that was told to end once its second step was validated, as it stood then, and went on to its end.
+
+    `stopped` and `last` are the numbers of the attempt that was told so, and of the one that made the last step.
+    """
 
     spec: PhaseSpec
+    stopped: int
+    last: int
     exit_code: int
     rows: dict[int, dict[str, float]]
     weights: dict[int, bytes]
@@ -64,18 +73,22 @@ class Interrupted:
 
 @pytest.fixture(scope="module")
 def interrupted(first_phase: PhaseSpec, verl_python: str) -> Interrupted:
-    process, attempt = started(first_phase, verl_python), attempt_of(first_phase)
+    number, process = 1, started(first_phase, verl_python)
     deadline = time.monotonic() + WAIT_SECONDS
-    while 2 not in rows_of(first_phase):
-        assert process.poll() is None, attempt.trainer_log.read_text(errors="replace")[-6000:]
+    while 2 not in rows_of(first_phase, number):
+        if process.poll() in INFRASTRUCTURE_EXIT_CODES and number < MOST_ATTEMPTS:
+            number += 1
+            process = started(first_phase, verl_python, number)
+        assert process.poll() is None, said(attempt_of(first_phase, number))
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     exit_code = process.wait(timeout=60)
-    rows = {step: dict(row.values) for step, row in rows_of(first_phase).items()}
-    found = Interrupted(first_phase, exit_code, rows, weights_of(first_phase))
-    finished(started(first_phase, verl_python, attempt=2), attempt_of(first_phase, 2), WAIT_SECONDS)
-    return found
+    rows = {step: dict(row.values) for step, row in rows_of(first_phase, number).items()}
+    weights = weights_of(first_phase)
+    last, ended = tried(lambda attempt: started(first_phase, verl_python, attempt), number + 1, WAIT_SECONDS)
+    assert ended == 0, said(attempt_of(first_phase, last))
+    return Interrupted(first_phase, number, last, exit_code, rows, weights)
 
 
 def test_metrics_and_adapters_come_while_it_trains(interrupted: Interrupted) -> None:
@@ -89,7 +102,7 @@ def test_metrics_and_adapters_come_while_it_trains(interrupted: Interrupted) -> 
 
 def test_the_next_attempt_goes_on_from_the_newest_state(interrupted: Interrupted) -> None:
     spec, before = interrupted.spec, interrupted.weights
-    rows, weights = rows_of(spec, attempts=2), weights_of(spec)
+    rows, weights = rows_of(spec, interrupted.last), weights_of(spec)
     validated = list(range(2, LAST + 1, 2))
     assert list(rows) == list(range(1, LAST + 1))
     assert [step for step, row in rows.items() if row.validation_score is not None] == validated
@@ -97,20 +110,21 @@ def test_the_next_attempt_goes_on_from_the_newest_state(interrupted: Interrupted
     assert {step: weights[step] for step in before} == before
     assert len(set(weights.values())) == len(validated)
     # The newest adapter may be one whose row was still to come, and the newest state one whose adapter was.
-    again = min(attempt_rows(spec, 2))
+    later = range(interrupted.stopped + 1, interrupted.last + 1)
+    again = min(step for number in later for step in attempt_rows(spec, number))
     assert max(before) <= again <= max(before) + 3
     assert all(rows[step].values == interrupted.rows[step] for step in range(1, again))
     assert [path.name for path in spec.training_state.glob("global_step_*")] == [f"global_step_{LAST}"]
 
 
 def test_the_command_that_trained_lies_beside_the_attempt(interrupted: Interrupted) -> None:
-    attempt = attempt_of(interrupted.spec, 2)
+    attempt = attempt_of(interrupted.spec, interrupted.last)
     told = shlex.split((attempt.path / "verl" / "command.sh").read_text())
     assert set(rendered(interrupted.spec, Layout.of_run(interrupted.spec.training_state, attempt))) <= set(told)
 
 
 def test_a_validation_score_is_the_mean_over_all_rows(interrupted: Interrupted) -> None:
-    values = rows_of(interrupted.spec, attempts=2)[LAST].values
+    values = rows_of(interrupted.spec, interrupted.last)[LAST].values
     assert values["val_score"] == pytest.approx((values["val_score/even/sums"] + values["val_score/odd"]) / 2)
 
 
@@ -138,8 +152,6 @@ def test_peft_loads_the_adapter_and_it_matters(interrupted: Interrupted) -> None
 def test_an_evaluation_gives_the_score_of_the_phase(interrupted: Interrupted, verl_python: str) -> None:
     parent = interrupted.spec
     folder = PhaseDirectory(parent.checkpoints.parent.parent / f"validation_0000_{LAST}")
-    attempt = folder.attempt(1)
-    attempt.create()
     spec = EvaluationSpec(
         search=parent.search,
         node=0,
@@ -154,10 +166,18 @@ def test_an_evaluation_gives_the_score_of_the_phase(interrupted: Interrupted, ve
         rehearsal=parent.rehearsal,
         result=folder.result,
     )
+
+    def start(number: int) -> subprocess.Popen[bytes]:
+        attempt = folder.attempt(number)
+        attempt.create()
+        plan = VerlTrainer().plan_evaluation(folder.specification, attempt.path)
+        return launched(plan, verl_python, attempt)
+
+    folder.path.mkdir()
     write_specification(folder.specification, spec)
-    plan = VerlTrainer().plan_evaluation(folder.specification, attempt.path)
-    finished(launched(plan, verl_python, attempt), attempt, WAIT_SECONDS)
-    found, values = json.loads(spec.result.read_text()), rows_of(parent, attempts=2)[LAST].values
+    last, exit_code = tried(start, 1, WAIT_SECONDS)
+    assert exit_code == 0, said(folder.attempt(last))
+    found, values = json.loads(spec.result.read_text()), rows_of(parent, interrupted.last)[LAST].values
     assert found["rows"] == 12
     assert found["score"] == pytest.approx(values["val_score"])
     assert found["subtask_scores"] == pytest.approx(
@@ -175,8 +195,8 @@ def test_a_reward_that_raises_ends_the_phase_with_one_clear_line(
         training_state=tmp_path / "0002" / "training_state",
     )
     broken.checkpoints.parent.mkdir()
-    process = started(broken, verl_python)
-    assert process.wait(timeout=WAIT_SECONDS) == 3
-    lines = attempt_of(broken).trainer_log.read_text(errors="replace").splitlines()
+    last, exit_code = tried(lambda attempt: started(broken, verl_python, attempt), 1, WAIT_SECONDS)
+    assert exit_code == 3
+    lines = attempt_of(broken, last).trainer_log.read_text(errors="replace").splitlines()
     assert [line for line in lines if line.startswith("error: ") and "reward" in line]
-    assert not rows_of(broken)
+    assert not rows_of(broken, last)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from tiny_phases import REWARD, write_files_task
 
+from llmzero_hpc.config import SearchConfig
+from llmzero_hpc.errors import INFRASTRUCTURE_EXIT_CODES
 from llmzero_hpc.search.configuration import Configuration
 from llmzero_hpc.store.metrics_log import MetricsReader, read_series
 from llmzero_hpc.store.phase_directory import AttemptDirectory, PhaseDirectory
@@ -17,11 +19,14 @@ from llmzero_hpc.trainers.specification import write_specification
 from llmzero_hpc.trainers.verl.trainer import VerlTrainer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llmzero_hpc.search.metrics import MetricRow
     from llmzero_hpc.sections import FilesTask
     from llmzero_hpc.trainers.base import LaunchPlan, PhaseSpec
 
 ROOT = Path(__file__).parents[3]
+MOST_ATTEMPTS = SearchConfig.model_fields["max_attempts"].default
 SMALL = Configuration(
     max_response_length=6,
     rollouts=4,
@@ -117,8 +122,21 @@ def launched(plan: LaunchPlan, python: str, attempt: AttemptDirectory) -> subpro
         )
 
 
-def finished(process: subprocess.Popen[bytes], attempt: AttemptDirectory, seconds: float) -> None:
-    assert process.wait(timeout=seconds) == 0, attempt.trainer_log.read_text(errors="replace")[-6000:]
+def tried(start: Callable[[int], subprocess.Popen[bytes]], number: int, seconds: float) -> tuple[int, int]:
+    """The number and the exit code of the first attempt, from `number` on, that the infrastructure did not end.
+
+    As the controller has it, which gives up after as many.
+    """
+    for attempt in range(number, number + MOST_ATTEMPTS):
+        exit_code = start(attempt).wait(timeout=seconds)
+        if exit_code not in INFRASTRUCTURE_EXIT_CODES:
+            break
+    return attempt, exit_code
+
+
+def said(attempt: AttemptDirectory) -> str:
+    """The end of a trainer's log."""
+    return attempt.trainer_log.read_text(errors="replace")[-6000:]
 
 
 def rows_of(spec: PhaseSpec, attempts: int = 1) -> dict[int, MetricRow]:
@@ -134,7 +152,12 @@ def attempt_rows(spec: PhaseSpec, number: int) -> list[int]:
 
 def weights_of(spec: PhaseSpec) -> dict[int, bytes]:
     """The weights of all complete checkpoints."""
+    return weights_in(spec.checkpoints)
+
+
+def weights_in(checkpoints: Path) -> dict[int, bytes]:
+    """The weights of all complete checkpoints in a folder."""
     return {
-        step: (checkpoint_path(spec.checkpoints, step) / "adapter_model.safetensors").read_bytes()
-        for step in complete_checkpoints(spec.checkpoints)
+        step: (checkpoint_path(checkpoints, step) / "adapter_model.safetensors").read_bytes()
+        for step in complete_checkpoints(checkpoints)
     }
