@@ -44,6 +44,9 @@ _CPU_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
         "LLMZERO_RAY_CPUS": "32",
         # Ray would end processes of a job when others have filled the machine's memory.
         "RAY_memory_monitor_refresh_ms": "0",
+        # Ray's processes would give way to everything else on these cores, at a niceness of 15: a phase starves where
+        # others are at work, and it is the only work of its job.
+        "RAY_worker_niceness": "0",
         # Each of vLLM's servers would take the same cores.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
