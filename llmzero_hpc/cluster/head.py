@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     Requeue = Callable[[int, FrameType | None], object]
 
 _LEAVING_LOOKS = 5
-_LOST_SECONDS = 10.0
-"""How long a machine may be out of reach after the command has failed."""
+_LOST_SECONDS = 30.0
+"""How long a machine may be out of reach after the command has failed; Ray starts a process on it to answer."""
 _SENT_BY_OTHERS = frozenset({signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP})
 """Signals that a command does not send itself: a person, a shutdown, or a kernel short of memory."""
 _SIGNAL_SLACK_SECONDS = 90.0

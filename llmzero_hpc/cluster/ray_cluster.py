@@ -35,7 +35,9 @@ _LONGEST_FOLDER = 38
 """Characters that what comes after it in a socket's path leaves of the 107 that the kernel takes."""
 _STARTS = 3
 """A port that was free may be taken when Ray comes to it."""
-_ANSWER_SECONDS = 60.0
+_ANSWER_SECONDS = 180.0
+_GONE_SECONDS = 10.0
+"""How long what was killed may still write, on a busy machine."""
 _POLL_SECONDS = 0.1
 
 
@@ -109,7 +111,12 @@ class RayNode:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        deadline = time.monotonic() + _GONE_SECONDS
+        while True:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            if not self._folder.exists() or time.monotonic() > deadline:
+                return
+            time.sleep(_POLL_SECONDS)
 
     def _start(self, script: str, more: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log, announcements_kept():

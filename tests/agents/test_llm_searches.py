@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 _TRAIN_ROWS = 64
-_PATIENCE_SECONDS = 300
+_PATIENCE_SECONDS = 1200
 
 
 def quick(url: str, iterations: int = 4, **changes: Any) -> SearchConfig:

@@ -21,7 +21,7 @@ REQUEUED = 255
 """Exit code of a job that asked Slurm to queue it again."""
 WATCH_SECONDS = 0.5
 """Other machines take a head for lost that has said nothing for three hundred times as long."""
-RAY_SECONDS = 240.0
+RAY_SECONDS = 500.0
 
 # What submitit does: a handler for the signal that announces an end, the job dumped anew, a requeue, and exit(-1).
 _RUN = """

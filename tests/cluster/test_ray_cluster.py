@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -97,6 +98,14 @@ class RayJob:
         return found
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """A zombie is not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[list[RayJob]]:
     made: list[RayJob] = []
@@ -106,7 +115,8 @@ def jobs(tmp_path: Path) -> Iterator[list[RayJob]]:
             rank.kill()
             rank.wait()
         for process in job.processes():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def test_two_jobs_share_a_machine_and_the_end_of_one_leaves_the_other_alone(
@@ -126,9 +136,8 @@ def test_two_jobs_share_a_machine_and_the_end_of_one_leaves_the_other_alone(
     for rank in first.ranks:
         rank.terminate()
     assert first.codes()[1] == 0
-    assert first.processes() == []
     # Ray's own processes end a moment after those that started them.
-    until(lambda: not [one for one in processes if one.is_running() and one.status() != "zombie"], "the end of its Ray")
+    until(lambda: first.processes() == [] and not any(map(is_alive, processes)), "the end of its Ray")
     assert len(set(short.glob("lz-*"))) == 2
     assert second.go(5) == [5, 0]
     assert "again 2" in log_of(second.wanted)
@@ -137,7 +146,7 @@ def test_two_jobs_share_a_machine_and_the_end_of_one_leaves_the_other_alone(
         "terminated",
         "error",
     ]
-    assert second.processes() == []
+    until(lambda: second.processes() == [], "the end of its Ray")
     assert not set(short.glob("lz-*"))
     for job in jobs:
         assert not job.attempt.ray_token().exists()
