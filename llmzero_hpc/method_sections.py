@@ -145,6 +145,8 @@ class PractitionerMethod(MethodSection):
     source: ClassVar[str] = "the paper, appendix B.2 and Table 12"
     kind: Literal["practitioner"]
     """Chosen by this name."""
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the training rows; those of `configuration` without this key, which may be a phase's few."""
 
     def growth(self, rules: Rules) -> Method:  # noqa: ARG002 - contract
         """One trial."""

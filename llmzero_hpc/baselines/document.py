@@ -86,6 +86,7 @@ methods:
   random: {kind: random, ranges: {learning_rate: {low: 1e-4, high: 3e-3, log: true}, rollouts: [6, 8, 12]}}
   tpe: tpe
 seeds: [0, 1, 2, 3, 4, 5, 6, 7]
+fresh_seeds: [101, 102, 103, 104, 105, 106, 107, 108]   # each method's best strategy is trained anew with these
 budget: {device_hours: 4}    # of each search; what is stopped early or fails is paid for
 reference: llmzero           # the others are compared with it; the first without this key
 at_once: 2                   # searches driven side by side
@@ -99,6 +100,11 @@ outside of the budget (`budget.includes_test: false`).
 - The table has the best validation score and the test score of that checkpoint, means over seeds with their standard
   deviation; what was spent; and the median compute until a run had the best validation score of all static methods on
   its seed.
+- The best of many runs on one seed flatters whoever made most of them. With `fresh_seeds` the strategy of each method's
+  best validation score is trained anew, step for step, on seeds that chose nothing: the folder `winners` has the same
+  table and pictures for these.
+- Who trains longer may win without any strategy. `budget.strategy_device_hours` limits what one strategy may cost, for
+  all methods alike: a phase ends at the step that uses it up, and nothing resumes from there.
 - Pairs share a seed. A difference comes with its bootstrap interval (10,000 resamples, 95 %), effect size (mean over
   standard deviation of the differences) and how many seeds it won; with fewer than four pairs nothing is concluded.
 - Curves count phases one after the other in the order in which they began, and spread the cost of a phase evenly over

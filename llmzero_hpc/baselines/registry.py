@@ -144,4 +144,4 @@ def _baseline(config: SearchConfig) -> Baseline | None:
         from llmzero_hpc.baselines.optimizers import Asha, Tpe
 
         return Tpe(config, problems, method) if isinstance(method, TpeMethod) else Asha(config, problems, method)
-    return Practitioner(config, problems)
+    return Practitioner(config, problems, method)

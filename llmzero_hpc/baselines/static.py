@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmzero_hpc.config import SearchConfig
-    from llmzero_hpc.method_sections import GridMethod, Ranges
+    from llmzero_hpc.method_sections import GridMethod, PractitionerMethod, Ranges
     from llmzero_hpc.search.configuration import Configuration
     from llmzero_hpc.search.node import Node
 
@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 class Practitioner(Baseline):
     """The configuration of `search.yaml`, once."""
 
+    def __init__(self, config: SearchConfig, problems: Problems, method: PractitionerMethod) -> None:
+        super().__init__(config, problems)
+        self._epochs = method.epochs
+
     def trial(self, earlier: Sequence[Node], seed: int) -> Configuration:  # noqa: ARG002 - contract
-        """It."""
-        return self._base
+        """It, as long as it is to be."""
+        return self._base if self._epochs is None else self._base.changed(epochs=self._epochs)
 
 
 class Grid(Baseline):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from llmzero_hpc.controller.comparison import Member
     from llmzero_hpc.store.search_directory import SearchDirectory
 
+    Found = tuple[tuple[Member, SearchDirectory], ...]
+
 _TABLE_WIDTH = 100
+WINNERS = "winners"
+"""Folder in that of a comparison: each method's best strategy on fresh seeds."""
 LookOption = Annotated[bool, typer.Option("--look", help="Show what there is so far; drive nothing.")]
 AtOnceOption = Annotated[int | None, typer.Option("--at-once", min=1, max=64, help="Searches driven side by side.")]
 
@@ -37,12 +41,18 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Run methods on the same seeds, each under the same budget, and compare; the same command goes on after a kill."""
-    from llmzero_hpc.controller.comparison import members, read_plan
+    from llmzero_hpc.controller.comparison import is_over, members, read_plan
+    from llmzero_hpc.controller.confirmation import winners
 
-    found = read_plan(plan)
-    _carry_out(
-        members(found), (state / found.name).absolute(), found.compared_with, at_once or found.at_once, look, as_json
-    )
+    settings = read_plan(plan)
+    folder, at_once = (state / settings.name).absolute(), at_once or settings.at_once
+    found = _driven(members(settings), folder, at_once, look)
+    again = folder / WINNERS
+    trained: Found = ()
+    # Whom to train anew is known once all searches are over.
+    if settings.fresh_seeds and all(is_over(directory) for _, directory in found) and (again.is_dir() or not look):
+        trained = _driven(winners(found, settings.fresh_seeds), again, at_once, look)
+    _show(found, trained, folder, settings.compared_with, look, as_json)
 
 
 def confirm(
@@ -61,57 +71,87 @@ def confirm(
     start = directory.record.config.seed + 1 if first_seed is None else first_seed
     folder = directory.root.parent / f"{directory.root.name}-confirmed"
     searches = confirmation(directory, range(start, start + seeds))
-    _carry_out(searches, folder, searches[0].method, at_once or 1, look, as_json)
+    found = _driven(searches, folder, at_once or 1, look)
+    _show(found, (), folder, searches[0].method, look, as_json)
 
 
-def _carry_out(
-    searches: Sequence[Member], folder: Path, reference: str, at_once: int, look: bool, as_json: bool
-) -> None:
-    """Drive them unless they are only looked at; show the comparison and keep it in the folder."""
-    from rich.console import Console
-
-    from llmzero_hpc.controller.comparison import comparison, drive, existing, opened
-    from llmzero_hpc.report.comparison_markdown import page
-    from llmzero_hpc.report.comparison_views import document, picture, sentences, table
-    from llmzero_hpc.report.costs import device_unit
-    from llmzero_hpc.store.atomic import write_bytes, write_json
+def _driven(searches: Sequence[Member], folder: Path, at_once: int, look: bool) -> Found:
+    """Drive them unless they are only looked at."""
+    from llmzero_hpc.controller.comparison import drive, existing, opened
 
     if look:
-        found = existing(searches, folder)
-    else:
-        with busy("Checking the searches"):
-            found = opened(searches, folder)
-        drive([directory for _, directory in found], at_once, _say)
-    result = comparison(found, reference)
-    config = found[0][1].record.config
-    unit, simulated = device_unit(config), config.trainer == "rehearsal"
-    shown = document(result, name=folder.name, unit=unit, simulated=simulated)
+        return existing(searches, folder)
+    with busy("Checking the searches"):
+        found = opened(searches, folder)
+    drive([directory for _, directory in found], at_once, _say)
+    return found
+
+
+def _show(found: Found, trained: Found, folder: Path, reference: str, look: bool, as_json: bool) -> None:
+    """Show a comparison, and that of the winners on fresh seeds; keep both in their folders unless only looked at."""
+    whole = _document(found, folder, reference, look)
+    if trained:
+        whole[WINNERS] = _document(trained, folder / WINNERS, reference, look)
     if as_json:
-        json.dump(shown, sys.stdout, indent=2)
+        json.dump(whole, sys.stdout, indent=2)
         sys.stdout.write("\n")
-    if not look:
-        write_json(folder / "comparison.json", shown)
-        text = page(
-            result,
-            name=folder.name,
-            unit=unit,
-            simulated=simulated,
-            changes={one.method: one.changes for one, _ in found},
-            picture="comparison.svg",
-        )
-        write_bytes(folder / "results.md", text.encode())
-        with busy("Drawing"):
-            for kind in ("svg", "png"):
-                picture(result, folder / f"comparison.{kind}", title=folder.name, unit=unit, simulated=simulated)
-    if as_json:
         return
+    _print(found, reference)
+    if trained:
+        typer.echo("Each method's best strategy, trained anew on fresh seeds:")
+        _print(trained, reference)
+    if not look:
+        pages = " and ".join(str(part / "results.md") for part in (folder, *([folder / WINNERS] if trained else [])))
+        typer.echo(f"wrote {pages}, comparison.json and comparison.svg beside it")
+
+
+def _document(found: Found, folder: Path, reference: str, look: bool) -> dict[str, Any]:
+    """A comparison as plain values; written to its folder, with its page and pictures, unless it is only looked at."""
+    from llmzero_hpc.controller.comparison import comparison
+    from llmzero_hpc.report.comparison_markdown import page
+    from llmzero_hpc.report.comparison_views import document, picture
+    from llmzero_hpc.store.atomic import write_bytes, write_json
+
+    result, (unit, simulated) = comparison(found, reference), _kind(found)
+    shown = document(result, name=folder.name, unit=unit, simulated=simulated)
+    if look:
+        return shown
+    write_json(folder / "comparison.json", shown)
+    text = page(
+        result,
+        name=folder.name,
+        unit=unit,
+        simulated=simulated,
+        changes={one.method: one.changes for one, _ in found},
+        picture="comparison.svg",
+    )
+    write_bytes(folder / "results.md", text.encode())
+    with busy("Drawing"):
+        for kind in ("svg", "png"):
+            picture(result, folder / f"comparison.{kind}", title=folder.name, unit=unit, simulated=simulated)
+    return shown
+
+
+def _print(found: Found, reference: str) -> None:
+    from rich.console import Console
+
+    from llmzero_hpc.controller.comparison import comparison
+    from llmzero_hpc.report.comparison_views import sentences, table
+
+    result, (unit, simulated) = comparison(found, reference), _kind(found)
     if simulated:
         typer.echo("SIMULATED: nothing was trained, all scores are made up.")
     Console(width=max(_TABLE_WIDTH, Console().width)).print(table(result, unit))
     for sentence in sentences(result):
         typer.echo(sentence)
-    if not look:
-        typer.echo(f"wrote {folder / 'results.md'}, comparison.json and comparison.svg beside it")
+
+
+def _kind(found: Found) -> tuple[str, bool]:
+    """What compute is counted in, and whether scores are made up."""
+    from llmzero_hpc.report.costs import device_unit
+
+    config = found[0][1].record.config
+    return device_unit(config), config.trainer == "rehearsal"
 
 
 def _say(directory: SearchDirectory, what: str) -> None:

@@ -85,6 +85,8 @@ class ComparisonPlan(Section):
     """Settings of `search` that differ for single methods: ablations, phases in flight, other agents."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)]
     """Each method is run once with each."""
+    fresh_seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = ()
+    """The strategy of each method's best validation score is trained anew with each, once all searches are over."""
     budget: Budget
     """Of each search. With `device_hours`, `iterations` is no limit unless it is given as well."""
     reference: str | None = None
@@ -99,8 +101,11 @@ class ComparisonPlan(Section):
         for label in self.changes:
             if label not in self.methods:
                 raise Mistake(f"changes: {label!r} is no method here", closest(label, self.methods))
-        if len(set(self.seeds)) != len(self.seeds):
-            raise Mistake("seeds: one stands twice", "give each seed once")
+        for key, seeds in (("seeds", self.seeds), ("fresh_seeds", self.fresh_seeds)):
+            if len(set(seeds)) != len(seeds):
+                raise Mistake(f"{key}: one stands twice", "give each seed once")
+        if seen := sorted(set(self.seeds) & set(self.fresh_seeds)):
+            raise Mistake(f"fresh_seeds: {seen[0]} is not fresh", "winners are confirmed on seeds that chose nothing")
         if not {"device_hours", "iterations"} & self.budget.model_fields_set:
             raise Mistake("budget.device_hours is missing", "all methods get the same compute: say how much")
         return self
@@ -233,7 +238,7 @@ def drive(
         while waiting or driven:
             while waiting and len(driven) < at_once:
                 directory = waiting.popleft()
-                if _is_over(directory):
+                if is_over(directory):
                     continue
                 own = all_driven.enter_context(ExitStack())
                 driven.append((directory, own.enter_context(Daemon(directory)), own))
@@ -262,7 +267,7 @@ def _run(one: Member, directory: SearchDirectory, cost: Cost) -> Run:
         method=one.method,
         seed=one.config.seed,
         is_static=one.is_static,
-        is_over=_is_over(directory),
+        is_over=is_over(directory),
         cost=cost,
         slots=config.max_parallel_phases,
         devices=config.hardware.devices,
@@ -270,5 +275,6 @@ def _run(one: Member, directory: SearchDirectory, cost: Cost) -> Run:
     )
 
 
-def _is_over(directory: SearchDirectory) -> bool:
+def is_over(directory: SearchDirectory) -> bool:
+    """The search has ended, its test score included."""
     return read(directory, metrics=()).state is SearchState.FINISHED

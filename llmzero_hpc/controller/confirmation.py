@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.controller.comparison import Member, member
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
     from llmzero_hpc.store.strategy_file import StrategyFile
 
 WINNER, STATIC = "strategy", "static"
+_TOLD = (
+    "max_response_length",
+    "batch_size",
+    "rollouts",
+    "learning_rate",
+    "kl_coefficient",
+    "temperature",
+    "clip_range",
+)
 
 
 def confirmation(directory: SearchDirectory, seeds: Iterable[int], cost: Cost = measured) -> tuple[Member, ...]:
@@ -42,6 +53,41 @@ def confirmation(directory: SearchDirectory, seeds: Iterable[int], cost: Cost = 
         _retrained(directory, label, phases, seed)
         for seed in seeds
         for label, phases in ((WINNER, strategy.configurations()), (STATIC, (stretched,)))
+    )
+
+
+def winners(searches: Iterable[tuple[Member, SearchDirectory]], seeds: Iterable[int]) -> tuple[Member, ...]:
+    """The searches that train each method's best strategy anew, seed by seed; equal scores go to the earlier search.
+
+    A method without a validation score has none.
+    """
+    best: dict[str, tuple[float, SearchDirectory]] = {}
+    for one, directory in searches:
+        top = directory.read_tree().best()
+        if top is not None and top.score is not None and top.score > best.get(one.method, (-math.inf,))[0]:
+            best[one.method] = (top.score, directory)
+    strategies = {method: (directory, best_strategy(directory)) for method, (_, directory) in best.items()}
+    return tuple(
+        replace(
+            _retrained(directory, method, strategy.configurations(), seed),
+            changes=f"seed {strategy.seed}, {strategy.validation_score:.3f} there: {_words(strategy)}",
+        )
+        for seed in seeds
+        for method, (directory, strategy) in strategies.items()
+    )
+
+
+def _words(strategy: StrategyFile) -> str:
+    """A strategy in a line: what its phases have, and what each changes."""
+    first, *others = strategy.phases
+    known = {name: first.configuration.value(name) for name in _TOLD}
+    parts = [", ".join(f"{name} {value:g}" for name, value in known.items() if not isinstance(value, str))]
+    parts += [
+        ", ".join(f"{name} {after:g}" for name, (_, after) in phase.changes.items() if isinstance(after, int | float))
+        for phase in others
+    ]
+    return " > ".join(
+        f"{part or 'the same'} ({phase.steps} steps)" for part, phase in zip(parts, strategy.phases, strict=True)
     )
 
 

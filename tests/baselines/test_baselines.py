@@ -66,6 +66,8 @@ def test_the_practitioner_trains_once(tmp_path: Path) -> None:
     config = settings("practitioner")
     tree = Rehearsed(tmp_path / "s", config).search()
     assert [node.configuration for node in tree] == [config.configuration]
+    longer = Rehearsed(tmp_path / "t", settings({"kind": "practitioner", "epochs": 3.5})).search()
+    assert [node.configuration for node in longer] == [config.configuration.changed(epochs=3.5)]
 
 
 def test_random_trials_stay_in_their_ranges_and_differ(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import yaml
 from command_line import CommandLine, quick, started, wait_for
 
 from llmzero_hpc.controller.comparison import members, read_plan
+from llmzero_hpc.search.strategy import path as search_path
 from llmzero_hpc.sections import LanguageModelAgents, PlaybookAgents
 from llmzero_hpc.store.search_directory import SearchDirectory
 
@@ -82,6 +83,39 @@ def test_a_comparison_that_is_killed_goes_on_and_is_shown(command: CommandLine) 
 
 
 @pytest.mark.slow
+def test_the_best_strategy_of_each_method_is_trained_anew_on_fresh_seeds(command: CommandLine) -> None:
+    path = plan(command.folder, fresh_seeds=[7, 8])
+    race = command.folder / "state" / "race"
+    winners = race / "winners"
+    with started("compare", path, folder=command.folder) as process:
+        wait_for(lambda: tree_of(winners / "tree-s7") > 0, "the first winner is trained anew")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    said = command("compare", path)
+    assert said.code == 0
+    assert "Each method's best strategy, trained anew on fresh seeds:" in said.out
+    kept = {part: json.loads((part / "comparison.json").read_text()) for part in (race, winners)}
+    assert {(run["method"], run["seed"]) for run in kept[winners]["runs"]} == {
+        (method, seed) for method in ("tree", "random") for seed in (7, 8)
+    }
+    for method in ("tree", "random"):
+        seed = max((run["validation"], -run["seed"]) for run in kept[race]["runs"] if run["method"] == method)[1]
+        found = SearchDirectory.open(race / f"{method}-s{-seed}").read_tree()
+        best = found.best()
+        assert best is not None
+        assert best.best is not None
+        strategy = search_path(found, best.id, best.best.step)
+        again = SearchDirectory.open(winners / f"{method}-s7").read_tree()
+        assert [node.total_steps for node in again] == [part.last_step - part.first_step + 1 for part in strategy]
+        assert [node.configuration and node.configuration.learning_rate for node in again] == [
+            part.node.configuration and part.node.configuration.learning_rate for part in strategy
+        ]
+    looked = command("compare", path, "--look", "--json")
+    assert json.loads(looked.out) == {**kept[race], "winners": kept[winners]}
+    assert "seed" in (winners / "results.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
 def test_a_confirmation_that_is_killed_goes_on(finished: CommandLine, tmp_path: Path) -> None:
     state = tmp_path / "state"
     shutil.copytree(finished.folder / "state" / "done", state / "done")
@@ -97,7 +131,7 @@ def test_a_confirmation_that_is_killed_goes_on(finished: CommandLine, tmp_path: 
     assert said.code == 0
     after = SearchDirectory.open(state / "done-confirmed" / "strategy-s1").read_tree()
     # the kill may have come between planning a phase and giving it its configuration
-    assert all(one.configuration in {None, two.configuration} for one, two in zip(before, after, strict=False))
+    assert all(one.configuration in (None, two.configuration) for one, two in zip(before, after, strict=False))
     assert any(one.configuration is not None for one in before)
     assert all(len(node.attempts) <= 2 and node.score is not None for node in after)
     text = (state / "done-confirmed" / "results.md").read_text(encoding="utf-8")
@@ -131,6 +165,8 @@ def test_the_winner_and_the_best_static_configuration_on_fresh_seeds(finished: C
         ({"methods": {"tree": "llmzro"}}, "'llmzro' is unknown"),
         ({"methods": []}, "methods"),
         ({"seeds": [1, 1]}, "seeds: one stands twice"),
+        ({"fresh_seeds": [7, 7]}, "fresh_seeds: one stands twice"),
+        ({"fresh_seeds": [1, 7]}, "fresh_seeds: 1 is not fresh"),
         ({"seeds": []}, "seeds"),
         ({"budget": {}}, "budget.device_hours is missing"),
         ({"reference": "grid"}, "reference: 'grid' is no method here"),
