@@ -85,7 +85,7 @@ class DisturbedSearch:
     ) -> None:
         """`changes` are to the search's settings, and must not change its tree."""
         self.cluster = cluster
-        quick = {"grace_seconds": 5, "submit_timeout_seconds": 10, "accounting_seconds": 10}
+        quick = {"grace_seconds": 5, "submit_timeout_seconds": 30, "accounting_seconds": 10}
         section = on_slurm(folder, CPU_PROFILE | profile, **quick)
         values = settings(iterations, step_seconds) | dict(changes or {})
         self.directory: SearchDirectory = rehearsal(folder / "search", section, **values)

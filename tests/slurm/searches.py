@@ -36,7 +36,7 @@ def on_slurm(folder: Path, profile: dict[str, Any], **settings: Any) -> dict[str
     profiles = folder / "profiles.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     profiles.write_text(yaml.safe_dump({"default": profile}))
-    quick = {"grace_seconds": 10, "submit_timeout_seconds": 15, "accounting_seconds": 60}
+    quick = {"grace_seconds": 10, "submit_timeout_seconds": 30, "accounting_seconds": 60}
     return {"kind": "slurm", "profiles": str(profiles), **quick, **settings}
 
 

@@ -35,7 +35,7 @@ class Hosted:
     """A search on a cluster, driven by commands that a person types."""
 
     def __init__(self, cluster: SlurmTestCluster, folder: Path, *, step_seconds: float = 0.3) -> None:
-        quick = {"grace_seconds": 5, "submit_timeout_seconds": 10, "accounting_seconds": 10}
+        quick = {"grace_seconds": 5, "submit_timeout_seconds": 30, "accounting_seconds": 10}
         self.cluster = cluster
         self.directory: SearchDirectory = rehearsal(
             folder / "search", on_slurm(folder, CPU_PROFILE, **quick), **settings(ITERATIONS, step_seconds)
