@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from llmzero_hpc.store.lease import Holder
     from llmzero_hpc.store.search_directory import SearchDirectory
 
-_MOMENT_SECONDS = 20.0
-"""How long `stop` waits to see what comes of it."""
+_MOMENT_SECONDS = 60.0
+"""How long `stop` waits to see what comes of it: a tick may wait so long for a slow squeue."""
 
 
 def register(app: typer.Typer) -> None:
