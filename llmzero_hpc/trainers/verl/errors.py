@@ -215,6 +215,7 @@ FAILURES: Final = (
             r"LocalRayletDiedError",
             r"\blocal raylet (?:died|death|failed|is dead)\b",
             r"\bthe raylet may have died\b",
+            r"\bthe current node timed out during startup\b",
             r"Failed to connect to GCS (?:at|within)\b",
         ),
     ),

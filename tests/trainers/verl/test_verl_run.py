@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
 
-pytestmark = [pytest.mark.verl, pytest.mark.training, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.verl, pytest.mark.training, pytest.mark.slow, pytest.mark.timeout(3600)]
 
-WAIT_SECONDS = 600
+WAIT_SECONDS = 1200
 LAST = 12
 
 
