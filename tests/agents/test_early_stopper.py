@@ -124,3 +124,10 @@ def test_other_metrics_change_nothing(
 def test_sick_metrics_with_rising_validation_do_not_stop_a_phase() -> None:
     sick = phase({"kl": lambda t: 50 * t, "entropy": lambda t: 0.0, "reward_mean": lambda t: 0.0})
     assert not judge(stop_request([], [0.3, 0.5, 0.61], last_step=90, series=sick)).stop
+
+
+def test_a_difference_too_small_to_mean_anything_stops_no_phase() -> None:
+    """Validation rows are the same along a run: its scores scatter less than they are worth."""
+    flat = [0.188, 0.188, 0.188, 0.188]
+    assert not judge(stop_request(flat, [0.195] * 10, best_score=0.195)).stop
+    assert judge(stop_request(flat, [0.195] * 10, best_score=0.25)).stop

@@ -306,7 +306,16 @@ class TestScratch:
             assert start.rollouts == SMALL.rollouts
 
     def test_another_seed_draws_other_starts(self) -> None:
-        assert draw(SMALL, [SMALL], {}, 1) != draw(SMALL, [SMALL], {}, 2)
+        known = [SMALL, draw(SMALL, [SMALL], {}, 1)]
+        assert draw(SMALL, known, {}, 1) != draw(SMALL, known, {}, 2)
+
+    def test_the_first_fresh_start_has_little_capacity(self) -> None:
+        first = draw(SMALL, [SMALL], {}, 1)
+        changed = SMALL.differences(first)
+        assert changed == {"max_response_length": (64, 22), "learning_rate": (5e-4, 1e-3), "batch_size": (8, 16)}
+        pinned = draw(SMALL, [SMALL], {"max_response_length": Bounds(low=64)}, 1)
+        assert pinned.max_response_length >= 64
+        assert pinned != SMALL
 
     def test_nothing_free_repeats_the_reference(self) -> None:
         pinned = {name: Bounds(low=float(SMALL.value(name)), high=float(SMALL.value(name))) for name in SPANS}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from playbook_samples import HEALTHY, SICK, phase, validations
 
@@ -29,7 +31,7 @@ def test_no_alarm_on_a_healthy_phase(name: str) -> None:
 
 
 def test_every_rule_has_a_sample_or_a_test_here() -> None:
-    assert {rule.name for rule in RULES} == {*SICK, "regression", "unclear"}
+    assert {rule.name for rule in RULES} == {*SICK, "regression", "unclear", "last_phase"}
 
 
 def test_some_rule_always_fires() -> None:
@@ -162,3 +164,20 @@ def test_kl_that_leaves_zero_while_the_policy_learns_is_no_spike() -> None:
     assert read(phase({**learning, **leaving_zero})).kl_spike is None
     jump = {"kl": lambda t: 0.004 if t < 0.8 else 0.1}
     assert read(phase({**learning, **jump})).kl_spike is not None
+
+
+def test_where_next_to_no_prompt_teaches_anything_jumps_of_kl_are_no_spike() -> None:
+    """KL rests on the few prompts that do; a policy that falls at the same time runs away all the same."""
+    starved = {**SICK["kl_spike"], "zero_std_fraction": lambda t: 0.94, "val_score": lambda t: 0.2}
+    steady = {**starved, "reward_mean": lambda t: 0.2}
+    assert read(phase({**steady, "zero_std_fraction": lambda t: 0.3})).kl_spike is not None
+    assert read(phase(steady)).kl_spike is None
+    assert firing(read(phase(steady)))[0].name == "no_reward_variance"
+    assert read(phase({**steady, "val_score": lambda t: 0.2 if t < 0.5 else 0.05})).kl_spike is not None
+
+
+def test_the_last_phase_of_a_strategy_converges_unless_something_is_wrong() -> None:
+    healthy, collapsed = replace(read(phase()), is_last=True), replace(read(phase(SICK["collapse"])), is_last=True)
+    assert firing(healthy)[0].name == "last_phase"
+    assert firing(healthy)[0].remedies[0][0] == Move("learning_rate", 0.5)
+    assert "last_phase" not in [rule.name for rule in firing(collapsed)]

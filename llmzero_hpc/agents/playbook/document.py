@@ -27,14 +27,17 @@ turns a regularization parameter round when a sibling that moved it lost; agains
 What a sibling won with is taken over. Capacity (response length, rollouts) is not turned round. Values stay within the
 bounds; a change whose first parameter cannot move is skipped. By itself the playbook keeps temperature
 ({reach[temperature]}), clip range ({reach[clip_range]}) and KL coefficient ({reach[kl_coefficient]}) in their usual
-ranges, and makes no batch smaller than {least} responses.
+ranges, and makes no batch smaller than {least} responses; only where next to no prompt teaches anything it goes as far
+as the search allows.
 
 The child resumes from the parent's last checkpoint when that is as good as the best within the noise, else from the
 best; after damage, from the best one before it began. Its steps are the parent's, times the root of the parent's
 tokens a step over its own, between half and twice; epochs follow from steps and batch size.
 
-A from-scratch phase believes none of this: learning rate, KL coefficient, response limit, temperature, clip range and
-batch size are drawn to fill the space around the best configuration, shorter limits as readily as longer ones.
+The first from-scratch phase after the root takes the paper's prior that capacity accumulates: a third of the response
+limit, twice the learning rate and batch. The others believe none of this: learning rate, KL coefficient, response
+limit, temperature, clip range and batch size are drawn to fill the space around the best configuration, shorter limits
+as readily as longer ones.
 
 """
 
@@ -43,9 +46,10 @@ _STOPPER = """
 
 Only the validation scores of a phase decide. It is stopped when they collapsed, or when an optimistic guess of what it
 reaches by its last step stays below the best score so far: the best of the recent scores, plus the best recent rate
-of improvement carried on along a logarithmic curve, plus two standard deviations of the observed scatter. It goes on
-while it has fewer than two validations or a quarter of its steps, while it is not clearly behind the best strategy at
-the same step, while it gains speed, and always once it has reached the best score.
+of improvement carried on along a logarithmic curve, plus two standard deviations of the observed scatter, or 5 % of the
+best score where that is more. It goes on while it has fewer than two validations or a quarter of its steps, while it is
+not clearly behind the best strategy at the same step, while it gains speed, and always once it has reached the best
+score.
 
 ## Repairs
 

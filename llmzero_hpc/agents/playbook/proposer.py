@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,7 @@ def propose(request: ProposalRequest) -> Proposal:
     base = request.parent.configuration or Configuration()
     if request.kind is TransitionKind.SCRATCH:
         return _scratch(request, base)
-    signals = read(request.series, request.strategy)
+    signals = replace(read(request.series, request.strategy), is_last=_is_last(base, request))
     leader = firing(signals)[0]
     resume = resume_step(leader.resume, signals, request)
     tried = [_key(sibling.node.configuration, request) for sibling in request.siblings if sibling.node.configuration]
@@ -111,6 +111,13 @@ def budgeted(configuration: Configuration, parent: Configuration, request: Propo
     epochs = math.floor(wanted / steps_an_epoch * 1e6) / 1e6
     low, high = limits("epochs", request.bounds)
     return configuration.changed(epochs=float(min(max(epochs, low), high)))
+
+
+def _is_last(base: Configuration, request: ProposalRequest) -> bool:
+    """Whether what the strategy may cost ends with a phase as long as the parent."""
+    steps = request.parent.total_steps or base.steps(request.train_rows)
+    affordable = _affordable_steps(request, 1.0)
+    return affordable is not None and affordable < steps * (1 + LEAST_LENGTH)
 
 
 def _affordable_steps(request: ProposalRequest, ratio: float) -> int | None:
@@ -172,7 +179,8 @@ def _informed(
     notes = []
     for rule, move in moves:
         name, old = move.parameter, base.value(move.parameter)
-        value = within_reach(name, old, move.applied(base, strengths[rule.name]), base)
+        value = move.applied(base, strengths[rule.name])
+        value = value if rule.beyond_reach else within_reach(name, old, value, base)
         loser = lessons.lost.get((name, direction(old, value)))
         if loser and (rule.reversible or HYPERPARAMETERS[name].parameter_class is ParameterClass.CAPACITY):
             other = move.reversed() if leader.reversible else None

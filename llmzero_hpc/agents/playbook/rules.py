@@ -64,6 +64,7 @@ class Rule:
             is not (nobody loosens a policy that runs away), the rule insists, with its next remedy.
         evidence: the numbers it fired on, in words.
         strength: how much of the change the severity asks for, in (0, 1].
+        beyond_reach: it may leave the usual ranges for what the search allows: those are for policies that learn.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Rule:
     fires: Callable[[Signals], bool]
     evidence: Callable[[Signals], tuple[str, ...]]
     strength: Callable[[Signals], float] = lambda _: 1.0
+    beyond_reach: bool = False
 
 
 def firing(signals: Signals) -> tuple[Rule, ...]:
@@ -223,9 +225,10 @@ RULES: tuple[Rule, ...] = (
         "sections 4.3.1 and 4.3.2: rollouts are capacity; equation of GRPO's group advantage (no spread, no gradient)",
         Stance.LOOSEN, Resume.LAST, reversible=False,
         remedies=(
-            (Move("rollouts", 2.0), _temperature(+0.15), Move("batch_size", 0.5)),
-            (_temperature(+0.25), _kl(0.5), _NORMALIZE),
+            (_temperature(+0.25), Move("rollouts", 1.5), Move("batch_size", 0.5)),
+            (_temperature(+0.4), _kl(0.5), _NORMALIZE),
         ),
+        beyond_reach=True,
         fires=lambda s: s.silent_prompts is not None and s.collapse is None,
         evidence=lambda s: (
             f"{s.silent_prompts or 0.0:.0%} of the prompts of the last third had no reward variance"
@@ -246,6 +249,19 @@ RULES: tuple[Rule, ...] = (
         ),
         fires=lambda s: s.vanishing_gradient is not None and s.collapse is None,
         evidence=lambda s: (s.vanishing_gradient.words,) if s.vanishing_gradient else (),
+    ),
+    Rule(
+        "last_phase",
+        "What one strategy may cost ends with this phase: time to converge.",
+        "the search limits what a strategy may cost, and what is left is one phase",
+        "none: ours. Smaller steps at the end average out the noise of the updates, as any learning-rate schedule does",
+        Stance.TIGHTEN, Resume.LAST, reversible=True,
+        remedies=(
+            (_lr(0.5), _temperature(-0.1)),
+            (_lr(0.7), Move("batch_size", 0.5)),
+        ),
+        fires=lambda s: s.is_last and s.collapse is None,
+        evidence=lambda s: ("the rest of what the strategy may cost goes to this phase", *_validation(s)),
     ),
     Rule(
         "plateau",

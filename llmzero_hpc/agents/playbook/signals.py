@@ -79,6 +79,8 @@ class Signals:
     """Share of prompts without reward variance in the last third, where it is large."""
     reward_level: float | None = None
     """Mean reward of the last third."""
+    is_last: bool = False
+    """What a strategy may cost ends with the next phase. Nothing that metrics show."""
 
     @property
     def improving(self) -> bool:
@@ -115,6 +117,9 @@ def read(series: Series, strategy: Series | None = None) -> Signals:
     reward = trend_of("reward_mean", series.points("reward_mean"))
     improving = validation is not None and validation.rising and not validation.stalled
     silent = _late(series, "zero_std_fraction")
+    # Where next to no prompt teaches anything, KL is that of the few that do, and jumps from step to step.
+    starved = silent is not None and silent >= SILENT_PROMPTS
+    falling = any(trend is not None and trend.fallen for trend in (validation, reward))
     gradient = [value for _, value in thirds_of(series.points("grad_norm"))[2]]
     return Signals(
         rows=len(series.rows),
@@ -124,13 +129,13 @@ def read(series: Series, strategy: Series | None = None) -> Signals:
         regression=_regression(start, own, strategy),
         collapse=_collapse(series, validation, reward),
         overfit=_overfit(validation, reward),
-        kl_spike=_kl_spike(series, improving=improving),
+        kl_spike=None if starved and not falling else _kl_spike(series, improving=improving),
         entropy_collapse=None if improving else _fade(series, "entropy", ENTROPY_COLLAPSE),
         truncation=_truncation(series, improving=improving),
         length_inflation=_inflation(series),
         gradient_norm=median(gradient) if gradient else None,
         vanishing_gradient=None if improving else _vanishing_gradient(series),
-        silent_prompts=silent if silent is not None and silent >= SILENT_PROMPTS and not improving else None,
+        silent_prompts=silent if starved and not improving else None,
         reward_level=_late(series, "reward_mean"),
     )
 
