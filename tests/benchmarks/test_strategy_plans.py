@@ -14,6 +14,7 @@ from llmzero_hpc.method_sections import AshaMethod, PbtMethod, RandomMethod, Tpe
 TASKS = ("two_lengths", "near_tie", "trap", "exploration")
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "strategy"
 PLANS = {name: read_plan(FOLDER / name / "compare.yaml") for name in TASKS}
+ABLATIONS = read_plan(FOLDER / "two_lengths" / "ablations.yaml")
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -45,3 +46,18 @@ def test_whoever_samples_does_so_from_the_same_ranges() -> None:
         if name in bounds:
             values = dimension if isinstance(dimension, tuple) else (dimension.low, dimension.high)
             assert all(bounds[name].low <= value <= bounds[name].high for value in values), name
+
+
+def test_every_ablation_can_work_and_changes_what_it_is_named_for() -> None:
+    found = {one.method: one for one in members(ABLATIONS)}
+    for one in found.values():
+        check_method(one.config)
+        assert one.config.early_stop.interval_seconds == 0
+    assert len({one.changes for one in found.values()}) == len(found)
+    assert found["full"].changes == ""
+
+
+def test_winners_are_confirmed_on_eight_seeds_that_chose_nothing() -> None:
+    for plan in PLANS.values():
+        assert len(plan.fresh_seeds) == 8
+        assert plan.budget.strategy_device_hours == pytest.approx(3 / 16 * plan.budget.device_hours, rel=1e-3)

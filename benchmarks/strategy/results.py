@@ -1,0 +1,92 @@
+"""Every method on the tasks of this benchmark, and `docs/results.md` with what came of it, wins and losses alike.
+
+    python benchmarks/strategy/results.py state docs --task two_lengths --at-once 2
+
+Runs `llmzero-hpc compare` on each task, which goes on where it was killed, in the folder `state`. The page has the
+tables of every task that was ever finished: its figures are kept in `docs/data/results`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from phases import TASKS
+
+from llmzero_hpc.controller.comparison import read_plan
+from llmzero_hpc.store.atomic import make_folder, write_bytes, write_json
+
+FOLDER = Path(__file__).parent
+WINNERS = "winners"
+PICTURES = {"": "what they searched", f"{WINNERS}/": "their winners, trained anew"}
+
+
+def compare(task: str, state: Path, at_once: int) -> None:
+    """Run what is left of a task's comparison."""
+    plan = FOLDER / task / "compare.yaml"
+    command = [sys.executable, "-m", "llmzero_hpc.cli.main", "compare", str(plan)]
+    subprocess.run([*command, "--state", str(state), "--at-once", str(at_once)], check=True)
+
+
+def keep(task: str, state: Path, docs: Path) -> None:
+    """Copy a comparison's figures, tables and picture to the documentation."""
+    found = state / read_plan(FOLDER / task / "compare.yaml").name
+    data = docs / "data" / "results"
+    make_folder(data)
+    whole = {part: _figures(found / part / "comparison.json") for part in ("", WINNERS)}
+    write_json(data / f"{task}.json", {"searches": whole[""], "winners": whole[WINNERS]})
+    for part in PICTURES:
+        name = f"{task}-{WINNERS if part else 'searches'}"
+        write_bytes(data / f"{name}.md", (found / part / "results.md").read_bytes())
+    write_bytes(docs / "images" / f"results-{task}.png", (found / "comparison.png").read_bytes())
+
+
+def _figures(path: Path) -> dict[str, Any]:
+    """All but the bands, which follow from the curves of the runs."""
+    return {key: value for key, value in json.loads(path.read_bytes()).items() if key != "bands"}
+
+
+def page(docs: Path, text: str) -> str:
+    """The document: what is written by hand, with the tables in their places."""
+    for task in TASKS:
+        parts = [docs / "data" / "results" / f"{task}-{part}.md" for part in ("searches", WINNERS)]
+        tables = "Not compared yet."
+        if all(part.is_file() for part in parts):
+            picture = f"![{task}: best validation score so far against compute](images/results-{task}.png)\n"
+            tables = "\n".join(_nested(part.read_text(encoding="utf-8"), picture) for part in parts)
+        text = text.replace(f"<!-- {task} -->", tables)
+    return text
+
+
+def _nested(text: str, picture: str) -> str:
+    """A page of `compare` as a part of this one: its headings two levels down, its picture from here."""
+    head, _, body = text.partition("\n")
+    title = head.removeprefix("# ")
+    is_winners = title == WINNERS
+    heading = "### Winners, trained anew on fresh seeds" if is_winners else "### The searches"
+    body = re.sub(r"^!\[.*$\n?", "" if is_winners else picture, body, flags=re.MULTILINE)
+    return heading + "\n" + re.sub(r"^## ", "#### ", body, flags=re.MULTILINE).rstrip("\n") + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("state", type=Path, help="folder to keep the searches in")
+    parser.add_argument("docs", type=Path, help="folder of the page and its data")
+    parser.add_argument("--task", choices=list(TASKS), action="append", help="may be repeated; none is all")
+    parser.add_argument("--at-once", type=int, default=2, help="searches driven side by side")
+    parser.add_argument("--page", action="store_true", help="only write the page anew")
+    options = parser.parse_args()
+    for task in [] if options.page else options.task or list(TASKS):
+        compare(task, options.state.absolute(), options.at_once)
+        keep(task, options.state.absolute(), options.docs)
+    template = (FOLDER / "results_page.md").read_text(encoding="utf-8")
+    write_bytes(options.docs / "results.md", page(options.docs, template).encode())
+
+
+if __name__ == "__main__":
+    main()
