@@ -306,16 +306,7 @@ class TestScratch:
             assert start.rollouts == SMALL.rollouts
 
     def test_another_seed_draws_other_starts(self) -> None:
-        known = [SMALL, draw(SMALL, [SMALL], {}, 1)]
-        assert draw(SMALL, known, {}, 1) != draw(SMALL, known, {}, 2)
-
-    def test_the_first_fresh_start_has_little_capacity(self) -> None:
-        first = draw(SMALL, [SMALL], {}, 1)
-        changed = SMALL.differences(first)
-        assert changed == {"max_response_length": (64, 22), "learning_rate": (5e-4, 1e-3), "batch_size": (8, 16)}
-        pinned = draw(SMALL, [SMALL], {"max_response_length": Bounds(low=64)}, 1)
-        assert pinned.max_response_length >= 64
-        assert pinned != SMALL
+        assert draw(SMALL, [SMALL], {}, 1) != draw(SMALL, [SMALL], {}, 2)
 
     def test_nothing_free_repeats_the_reference(self) -> None:
         pinned = {name: Bounds(low=float(SMALL.value(name)), high=float(SMALL.value(name))) for name in SPANS}
@@ -348,3 +339,29 @@ def test_a_phase_is_no_longer_than_its_strategy_pays_for_and_leaves_no_rest_that
     enough = free / hour
     assert steps(3 * enough) == free
     assert steps(1.2 * enough) == pytest.approx(1.2 * free, rel=0.05)
+
+
+def _fresh_start(*earlier: Configuration, bounds: Mapping[str, Bounds] | None = None) -> Configuration:
+    """After the root and other fresh starts, under a phase that has got somewhere else."""
+    siblings = tuple(
+        Sibling(node(number, one, kind=TransitionKind.SCRATCH), None) for number, one in enumerate(earlier)
+    )
+    request = proposal_request(
+        phase(HEALTHY),
+        kind=TransitionKind.SCRATCH,
+        configuration=SMALL.changed(learning_rate=3e-3, rollouts=12),
+        siblings=siblings,
+        bounds=bounds,
+    )
+    return propose(request).configuration
+
+
+def test_the_first_fresh_start_is_the_root_with_little_capacity() -> None:
+    first = _fresh_start(SMALL)
+    changes = SMALL.changed(epochs=first.epochs).differences(first)
+    assert changes == {"max_response_length": (64, 22), "learning_rate": (5e-4, 1e-3), "batch_size": (8, 16)}
+    second = _fresh_start(SMALL, first)
+    assert second.max_response_length not in {22, 64}
+    pinned = _fresh_start(SMALL, bounds={"max_response_length": Bounds(low=64)})
+    assert pinned.max_response_length >= 64
+    assert pinned.learning_rate != SMALL.learning_rate

@@ -133,6 +133,14 @@ def _scratch(request: ProposalRequest, base: Configuration) -> Proposal:
     earlier = [base, *(sibling.node.configuration for sibling in request.siblings if sibling.node.configuration)]
     # One sequence for the whole search, whose points fill the space together: its seed is that of the oldest start.
     oldest = min((sibling.node for sibling in request.siblings), key=lambda node: node.id, default=None)
+    start = oldest.configuration if oldest and len(request.siblings) == 1 else None
+    short = scratch.short_first(start, request.bounds) if start else None
+    if start and short:
+        # the first one after the root: a change of that, and not of where the search has got to
+        configuration = budgeted(short, base, request)
+        evidence = ("the root with little capacity", *_changes(start, configuration))
+        diagnosis = "A fresh start with short responses: cheap steps first, as capacity can grow later."
+        return Proposal(configuration, None, Rationale(AUTHOR, diagnosis, evidence, "scratch"))
     drawn = scratch.draw(base, earlier, request.bounds, oldest.seed if oldest else request.seed)
     configuration = budgeted(drawn, base, request)
     evidence = (f"away from {len(earlier)} configurations that are known", *_changes(base, configuration))

@@ -48,12 +48,10 @@ def draw(
 ) -> Configuration:
     """A configuration for a scratch phase: fixed parameters and everything not in `SPANS` as in `reference`.
 
-    The first begins with short responses. Then Halton points, rotated by the seed, of which the farthest from `earlier`
-    is taken; unlike all of them where the bounds allow it.
+    Halton points, rotated by the seed, of which the farthest from `earlier` is taken; unlike all of them where the
+    bounds allow it.
     """
     ranges = {name: _range(name, reference, bounds) for name in SPANS}
-    if len(earlier) == 1 and (first := _short_first(reference, bounds)) not in earlier:
-        return first
     points = _halton(len(earlier), seed)
     known = [_position(configuration, ranges) for configuration in earlier]
     taken = {tuple(configuration.values().items()) for configuration in earlier}
@@ -69,17 +67,17 @@ def draw(
     return max(pool, key=lambda candidate: _distance(_position(candidate, ranges), known))
 
 
-def _short_first(reference: Configuration, bounds: Mapping[str, Bounds]) -> Configuration:
+def short_first(reference: Configuration, bounds: Mapping[str, Bounds]) -> Configuration | None:
     """What the paper found of capacity, from the start: little at first, as it accumulates later (section 4.3.2).
 
-    Short responses make cheap steps, so that each may have more of them, and bear a higher learning rate. The reference
-    where the bounds allow no shorter ones.
+    Short responses make cheap steps, so that each may have more of them, and bear a higher learning rate. None where
+    the bounds allow no shorter ones.
     """
     values = {name: float(reference.value(name)) * factor for name, factor in SHORT_FIRST.items()}
     length = round(values["max_response_length"])
     low, _ = limits("max_response_length", bounds)
     if max(length, low) >= reference.max_response_length:
-        return reference
+        return None
     changes: dict[str, Scalar] = {
         "max_response_length": length,
         "learning_rate": rounded(values["learning_rate"]),

@@ -119,7 +119,7 @@ def read(series: Series, strategy: Series | None = None) -> Signals:
     silent = _late(series, "zero_std_fraction")
     # Where next to no prompt teaches anything, KL is that of the few that do, and jumps from step to step.
     starved = silent is not None and silent >= SILENT_PROMPTS
-    falling = any(trend is not None and trend.fallen for trend in (validation, reward))
+    falling = validation is not None and validation.fallen
     gradient = [value for _, value in thirds_of(series.points("grad_norm"))[2]]
     return Signals(
         rows=len(series.rows),
