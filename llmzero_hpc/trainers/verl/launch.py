@@ -23,8 +23,6 @@ _ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
         "RAY_DEDUP_LOGS": "0",
-        # Ray gives each of its machines 30 s to come up, which a busy one, or a slow file system, does not keep to.
-        "RAY_raylet_start_wait_time_s": "240",
         "TOKENIZERS_PARALLELISM": "false",
         "TRL_EXPERIMENTAL_SILENCE": "1",
         "VLLM_DO_NOT_TRACK": "1",
