@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tiny_phases import SMALL
@@ -11,12 +11,13 @@ from tiny_phases import SMALL
 from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.controller.creation import create
 from llmzero_hpc.controller.daemon import Daemon
-from llmzero_hpc.method_sections import GuidebookMethod
+from llmzero_hpc.method_sections import GuidebookMethod, LLMZeroMethod
 from llmzero_hpc.report.costs import device_unit
 from llmzero_hpc.report.data import without_clock
 from llmzero_hpc.report.reading import read
 from llmzero_hpc.search.configuration import Bounds
-from llmzero_hpc.search.node import NodeStatus
+from llmzero_hpc.search.node import STRATEGY_BUDGET, NodeStatus, TransitionKind
+from llmzero_hpc.search.strategy_cost import LEAST_SHARE, inherited_seconds
 from llmzero_hpc.sections import Budget, Hardware
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ BUDGET_SECONDS = 1.4
 """Pays one phase and a part of the next, which may begin as nobody knows yet that it is dearer."""
 
 
-def searched(root: Path, model: Path, task: FilesTask, *, ticks_a_controller: int | None) -> SearchDirectory:
+def searched(
+    root: Path, model: Path, task: FilesTask, *, ticks_a_controller: int | None, **changes: Any
+) -> SearchDirectory:
     config = SearchConfig(
         name="modelled",
         trainer="lean",
@@ -46,7 +49,7 @@ def searched(root: Path, model: Path, task: FilesTask, *, ticks_a_controller: in
         tick_seconds=0.1,
         live_views=False,
     )
-    directory = create(config, root, time.time())
+    directory = create(config.model_copy(update=changes), root, time.time())
     finished = False
     while not finished:
         with Daemon(directory) as daemon:
@@ -78,6 +81,36 @@ def test_two_runs_agree_to_the_digit_and_the_budget_ends_both_at_one_step(
     assert device_unit(first.record.config) == "modelled CPU-hours"
     assert trees[0].evaluation is not None
     assert trees[0].evaluation.attempts[-1].device_seconds == 0
+
+
+def test_strategies_end_at_what_one_may_cost_and_another_one_begins(
+    model_folder: Path, task: FilesTask, tmp_path: Path
+) -> None:
+    limit = 0.12
+    found = searched(
+        tmp_path / "search",
+        model_folder,
+        task,
+        ticks_a_controller=3,
+        method=LLMZeroMethod(),
+        budget=Budget(iterations=4, strategy_device_hours=limit / 3600, includes_test=False),
+    )
+    tree = found.read_tree()
+    assert len(tree) == 4
+    for node in tree:
+        assert node.status is NodeStatus.COMPLETED
+        inherited = inherited_seconds(tree, node.resume)
+        spent = inherited + node.device_seconds
+        a_step = max(row.values["step_seconds"] for row in _rows(found, node.id))
+        assert spent < limit + a_step
+        assert node.is_leaf == (spent > limit * (1 - LEAST_SHARE))
+        if node.stop is not None:
+            assert node.stop.author == STRATEGY_BUDGET
+            assert spent >= limit
+        if node.resume is not None:
+            assert not tree[node.resume.node].is_leaf
+    assert tree[0].is_leaf, "the root is longer than a strategy may be"
+    assert tree[1].kind is TransitionKind.SCRATCH
 
 
 def _rows(directory: SearchDirectory, node: int):  # type: ignore[no-untyped-def]  # noqa: ANN202 - of a test
