@@ -60,12 +60,13 @@ class Follower:
 
     def _serve(self, word: HeadWord | None) -> None:
         """Join the head's Ray once it listens. Whether this one lives is for the trainer to see."""
-        if word is None or not word.ray_address or self._ray or self._stopped_at is not None:
+        if word is None or not word.ray_address or self._stopped_at is not None:
             return
-        environment = self._job.trainer_environment(self._run, self._restart, word.ray_address.rpartition(":")[0])
-        environment = ray_environment(environment, self._attempt.ray_token(self._restart))
-        self._ray = RayNode(self._job.ray_scripts, self._attempt.ray_log(self._rank), environment)
-        self._ray.start_worker(word.ray_address)
+        if self._ray is None:
+            environment = self._job.trainer_environment(self._run, self._restart, word.ray_address.rpartition(":")[0])
+            environment = ray_environment(environment, self._attempt.ray_token(self._restart))
+            self._ray = RayNode(self._job.ray_scripts, self._attempt.ray_log(self._rank), environment)
+        self._ray.keep_worker(word.ray_address)
 
     def _is_wanted(self) -> bool:
         word = self._head.read()

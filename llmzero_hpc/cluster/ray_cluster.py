@@ -34,7 +34,9 @@ _OF_OTHER_CLUSTERS = frozenset({"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_TMPDIR"})
 _LONGEST_FOLDER = 38
 """Characters that what comes after it in a socket's path leaves of the 107 that the kernel takes."""
 _STARTS = 3
-"""A port that was free may be taken when Ray comes to it."""
+"""A port that was free may be taken when Ray comes to it, and a part of it may come too late for another."""
+_START_SECONDS = 120.0
+"""How long a start may take to fail; Ray's own limits are 15 to 30 seconds each."""
 _ANSWER_SECONDS = 180.0
 _GONE_SECONDS = 10.0
 """How long what was killed may still write, on a busy machine."""
@@ -75,10 +77,17 @@ class RayNode:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}",
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self._starts, self._started_at = 0, 0.0
 
-    def start_worker(self, address: str) -> None:
-        """Join the head's Ray. Raises OSError."""
-        self._start(WORKER_SCRIPT, {"LLMZERO_RAY_ADDRESS": address})
+    def keep_worker(self, address: str) -> None:
+        """Join the head's Ray, and again where that failed: on a busy machine Ray's parts do not wait for each other.
+
+        One that dies later is for the trainer to see, as it has lost what ran there. Raises OSError.
+        """
+        failed = self._process is not None and self._process.poll() is not None
+        soon = time.monotonic() < self._started_at + _START_SECONDS
+        if self._process is None or (failed and soon and self._starts < _STARTS):
+            self._start(WORKER_SCRIPT, {"LLMZERO_RAY_ADDRESS": address})
 
     def start_head(self, is_stopped: Callable[[], bool]) -> str:
         """Start the head's Ray and wait for it; its address, or an empty string where the job was stopped meanwhile.
@@ -119,6 +128,7 @@ class RayNode:
             time.sleep(_POLL_SECONDS)
 
     def _start(self, script: str, more: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        self._starts, self._started_at = self._starts + 1, time.monotonic()
         with self._log.open("ab") as log, announcements_kept():
             self._process = subprocess.Popen(
                 ["bash", str(Path(self._scripts) / script)],
@@ -190,7 +200,8 @@ def wait_for_nodes(
             time.sleep(_POLL_SECONDS)
         if counting.returncode and not is_stopped():
             said.seek(0)
-            raise ClusterError(said.read().decode().strip() or f"Ray at {environment['RAY_ADDRESS']} does not answer")
+            words = said.read().decode(errors="replace").strip().splitlines()
+            raise ClusterError(words[-1] if words else f"Ray at {environment['RAY_ADDRESS']} does not answer")
 
 
 def _visible(environment: Mapping[str, str]) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 from cluster_contract import log_of, marker_of, request, until
 from phase_jobs import RAY_SECONDS, started, until_ray
 
+from llmzero_hpc import shipped
 from llmzero_hpc.cluster.processes import JOB_VARIABLE, job_folder
 from llmzero_hpc.cluster.ray_cluster import write_ray_scripts
 from llmzero_hpc.store.atomic import write_bytes
@@ -60,13 +61,13 @@ NOTICES_SOON = {
 class RayJob:
     """A job on two machines that uses Ray."""
 
-    def __init__(self, root: Path, name: str, short: Path, **more: str) -> None:
+    def __init__(self, root: Path, name: str, short: Path, own: Path | None = None, **more: str) -> None:
         plan = {"OF_THE_PLAN": "yes", "LLMZERO_RAY_CPUS": "1", **more}
         self.wanted: JobRequest = request(root, name, TRAINS, environment=plan)
         self.attempt = AttemptDirectory(self.wanted.directory)
         fields = {
             "nodes": 2,
-            "ray_scripts": write_ray_scripts(self.attempt.submission, 2),
+            "ray_scripts": write_ray_scripts(self.attempt.submission, 2, own),
             "ray_join_seconds": RAY_SECONDS,
         }
         self.ranks = [
@@ -170,6 +171,17 @@ def test_the_trainer_sees_that_a_machine_is_lost_and_nothing_outlives_the_job(
     # Not the strategy's failure.
     assert (marker.exit_code, marker.outcome) == (4, "infrastructure_error")
     assert "a machine was lost: Ray has 1 of 2" in log_of(job.wanted)
+
+
+def test_a_ray_that_fails_to_join_at_first_is_started_again(tmp_path: Path, short: Path, jobs: list[RayJob]) -> None:
+    own, failed = tmp_path / "own", tmp_path / "failed"
+    own.mkdir()
+    script = (shipped.folder("slurm_templates") / "ray_worker.sh").read_text()
+    (own / "ray_worker.sh").write_text(f"[ -e {failed} ] || {{ touch {failed}; exit 1; }}\n{script}")
+    jobs.append(RayJob(tmp_path, "lz-a-0-1", short, own))
+    (job,) = jobs
+    job.up()
+    assert failed.exists()
 
 
 def test_a_machine_that_does_not_join_is_told_in_one_line(tmp_path: Path, short: Path) -> None:
