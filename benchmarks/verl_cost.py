@@ -26,7 +26,7 @@ from llmzero_hpc.store.atomic import write_bytes
 _ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(_ROOT / "tests" / "trainers" / name) for name in ("", "verl")]
 from tiny_phases import phase_spec  # noqa: E402 - it stands beside the tests
-from verl_phases import SMALL, attempt_of, build_model, finished, started, write_task  # noqa: E402 - as above
+from verl_phases import SMALL, attempt_of, build_model, said, started, write_task  # noqa: E402 - as above
 
 SCRIPT = "benchmarks/verl_cost.py"
 _STEPS = 4
@@ -132,7 +132,8 @@ def _start(python: str, *, vllm: bool) -> Start:
             if not wall and attempt.metrics.exists():
                 wall, cpu = time.monotonic() - began, sum(seconds.values())
             time.sleep(_LOOK_SECONDS)
-        finished(process, attempt, seconds=1.0)
+        if process.wait(timeout=1.0):
+            raise RuntimeError(said(attempt))
         lines = [json.loads(line) for line in attempt.metrics.read_text().splitlines()]
     steps = [line["metrics"]["step_seconds"] for line in lines[1:]]
     return Start(_name(vllm=vllm), wall, cpu, statistics.median(steps), peak, processes)

@@ -112,6 +112,7 @@ def test_a_dry_run_shows_the_first_phase_and_starts_nothing(command: CommandLine
         "deadline_hours": None,
         "api_dollars": None,
         "includes_test": True,
+        "strategy_device_hours": None,
     }
     assert not (command.folder / "state").exists()
 

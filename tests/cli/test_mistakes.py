@@ -23,7 +23,7 @@ SETTINGS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"budget": {"zzz": 1}},
         "unknown key 'budget.zzz'",
-        "known: iterations, device_hours, includes_test, deadline_hours",
+        "known: iterations, device_hours, strategy_device_hours, includes_test, deadline_hours",
     ),
     ({"budget": {"iterations": "many"}}, "budget.iterations: expected a whole number, found 'many'", "search-yaml.md"),
     ({"budget": {"iterations": 1.5}}, "budget.iterations: expected a whole number, found 1.5", "search-yaml.md"),
