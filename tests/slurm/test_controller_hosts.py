@@ -186,7 +186,8 @@ def test_a_controller_that_is_requeued_takes_its_lease_again(hosted: Hosted, how
     hosted.assert_finished_as_if_undisturbed()
 
 
-@with_long_phases
+# the job waits for Slurm to end it, which takes KillWait: as long as the phase has left then, at least
+@pytest.mark.parametrize("hosted", [10.0], indirect=True, ids=[""])
 def test_a_controller_whose_job_is_cancelled_leaves_its_phases_running(hosted: Hosted) -> None:
     hosted("start", hosted.root, "--on", "slurm")
     (job,) = hosted.controller_jobs()
