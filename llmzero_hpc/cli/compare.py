@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Found = tuple[tuple[Member, SearchDirectory], ...]
 
-_TABLE_WIDTH = 100
+_TABLE_WIDTH = 120
 WINNERS = "winners"
 """Folder in that of a comparison: each method's best strategy on fresh seeds."""
 LookOption = Annotated[bool, typer.Option("--look", help="Show what there is so far; drive nothing.")]

@@ -46,7 +46,7 @@ def table(comparison: Comparison, unit: str) -> RenderableType:
     from rich.table import Table
 
     view = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False, header_style="bold")
-    view.add_column("method")
+    view.add_column("method", no_wrap=True, min_width=12)
     view.add_column("type", no_wrap=True)
     for heading in ("validation", "test", "gain", "phases", unit, "to best static"):
         view.add_column(heading, justify="right", no_wrap=True)
