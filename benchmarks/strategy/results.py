@@ -18,12 +18,13 @@ from typing import Any
 
 from phases import TASKS
 
+from llmzero_hpc.cli.compare import WINNERS
 from llmzero_hpc.controller.comparison import read_plan
 from llmzero_hpc.store.atomic import make_folder, write_bytes, write_json
 
 FOLDER = Path(__file__).parent
-WINNERS = "winners"
-PICTURES = {"": "what they searched", f"{WINNERS}/": "their winners, trained anew"}
+PARTS = {"searches": "", "winners": WINNERS}
+"""The tables of a task, and the folders in that of its comparison."""
 
 
 def compare(task: str, state: Path, at_once: int) -> None:
@@ -38,11 +39,11 @@ def keep(task: str, state: Path, docs: Path) -> None:
     found = state / read_plan(FOLDER / task / "compare.yaml").name
     data = docs / "data" / "results"
     make_folder(data)
-    whole = {part: _figures(found / part / "comparison.json") for part in ("", WINNERS)}
-    write_json(data / f"{task}.json", {"searches": whole[""], "winners": whole[WINNERS]})
-    for part in PICTURES:
-        name = f"{task}-{WINNERS if part else 'searches'}"
-        write_bytes(data / f"{name}.md", (found / part / "results.md").read_bytes())
+    write_json(
+        data / f"{task}.json", {part: _figures(found / where / "comparison.json") for part, where in PARTS.items()}
+    )
+    for part, where in PARTS.items():
+        write_bytes(data / f"{task}-{part}.md", (found / where / "results.md").read_bytes())
     write_bytes(docs / "images" / f"results-{task}.png", (found / "comparison.png").read_bytes())
 
 
@@ -54,7 +55,7 @@ def _figures(path: Path) -> dict[str, Any]:
 def page(docs: Path, text: str) -> str:
     """The document: what is written by hand, with the tables in their places."""
     for task in TASKS:
-        parts = [docs / "data" / "results" / f"{task}-{part}.md" for part in ("searches", WINNERS)]
+        parts = [docs / "data" / "results" / f"{task}-{part}.md" for part in PARTS]
         tables = "Not compared yet."
         if all(part.is_file() for part in parts):
             picture = f"![{task}: best validation score so far against compute](images/results-{task}.png)\n"
