@@ -15,6 +15,7 @@ from llmzero_hpc.cli.watching import busy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llmzero_hpc.analysis.comparison import Comparison
     from llmzero_hpc.controller.comparison import Member
     from llmzero_hpc.store.search_directory import SearchDirectory
 
@@ -89,56 +90,51 @@ def _driven(searches: Sequence[Member], folder: Path, at_once: int, look: bool) 
 
 def _show(found: Found, trained: Found, folder: Path, reference: str, look: bool, as_json: bool) -> None:
     """Show a comparison, and that of the winners on fresh seeds; keep both in their folders unless only looked at."""
-    whole = _document(found, folder, reference, look)
-    if trained:
-        whole[WINNERS] = _document(trained, folder / WINNERS, reference, look)
+    from llmzero_hpc.controller.comparison import comparison
+    from llmzero_hpc.report.comparison_views import document
+
+    parts = {folder: found} | ({folder / WINNERS: trained} if trained else {})
+    results = {part: comparison(searches, reference) for part, searches in parts.items()}
+    unit, simulated = _kind(found)
+    shown = {part: document(one, name=part.name, unit=unit, simulated=simulated) for part, one in results.items()}
+    if not look:
+        for part, one in results.items():
+            _keep(one, shown[part], part, {member.method: member.changes for member, _ in parts[part]})
     if as_json:
-        json.dump(whole, sys.stdout, indent=2)
+        json.dump(
+            shown[folder] | {part.name: one for part, one in shown.items() if part != folder}, sys.stdout, indent=2
+        )
         sys.stdout.write("\n")
         return
-    _print(found, reference)
-    if trained:
-        typer.echo("Each method's best strategy, trained anew on fresh seeds:")
-        _print(trained, reference)
+    for part, one in results.items():
+        if part != folder:
+            typer.echo("Each method's best strategy, trained anew on fresh seeds:")
+        _print(one, unit, simulated)
     if not look:
-        pages = " and ".join(str(part / "results.md") for part in (folder, *([folder / WINNERS] if trained else [])))
+        pages = " and ".join(str(part / "results.md") for part in parts)
         typer.echo(f"wrote {pages}, comparison.json and comparison.svg beside it")
 
 
-def _document(found: Found, folder: Path, reference: str, look: bool) -> dict[str, Any]:
-    """A comparison as plain values; written to its folder, with its page and pictures, unless it is only looked at."""
-    from llmzero_hpc.controller.comparison import comparison
+def _keep(result: Comparison, shown: dict[str, Any], folder: Path, changes: dict[str, str]) -> None:
+    """Write a comparison to its folder: plain values, a page, pictures."""
     from llmzero_hpc.report.comparison_markdown import page
-    from llmzero_hpc.report.comparison_views import document, picture
+    from llmzero_hpc.report.comparison_views import picture
     from llmzero_hpc.store.atomic import write_bytes, write_json
 
-    result, (unit, simulated) = comparison(found, reference), _kind(found)
-    shown = document(result, name=folder.name, unit=unit, simulated=simulated)
-    if look:
-        return shown
+    unit, simulated = shown["unit"], shown["simulated"]
     write_json(folder / "comparison.json", shown)
-    text = page(
-        result,
-        name=folder.name,
-        unit=unit,
-        simulated=simulated,
-        changes={one.method: one.changes for one, _ in found},
-        picture="comparison.svg",
-    )
+    text = page(result, name=folder.name, unit=unit, simulated=simulated, changes=changes, picture="comparison.svg")
     write_bytes(folder / "results.md", text.encode())
     with busy("Drawing"):
         for kind in ("svg", "png"):
             picture(result, folder / f"comparison.{kind}", title=folder.name, unit=unit, simulated=simulated)
-    return shown
 
 
-def _print(found: Found, reference: str) -> None:
+def _print(result: Comparison, unit: str, simulated: bool) -> None:
     from rich.console import Console
 
-    from llmzero_hpc.controller.comparison import comparison
     from llmzero_hpc.report.comparison_views import sentences, table
 
-    result, (unit, simulated) = comparison(found, reference), _kind(found)
     if simulated:
         typer.echo("SIMULATED: nothing was trained, all scores are made up.")
     Console(width=max(_TABLE_WIDTH, Console().width)).print(table(result, unit))
