@@ -9,9 +9,12 @@ CONSTRAINTS := constraints/cpu.txt
 # tests in parallel: most wait for jobs or processes, so more than there are cores
 WORKERS ?= 3
 VERL_PYTHON := $(abspath $(VENV)-verl/bin/python)
+# the tests of `make check`, and the markers of all others
+FAST := not slow and not training and not browser and not slurm
+# which of its tests `make test` runs; none is all
+TESTS ?=
 # which of the tests that need VeRL or vLLM
 VERL_TESTS ?= verl or vllm
-FAST := not slow and not training and not browser and not slurm
 
 .PHONY: help demo test check verl bench format docs clean
 
@@ -23,7 +26,7 @@ demo: $(VENV)/.local  ## Install, then run a whole search: real GRPO on this mac
 
 test: $(VENV)/.test  ## Install what the tests need, and run them all
 	@sh tests/install_packages.sh
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m '$(TESTS)'
 
 # what only a real Slurm, VeRL or vLLM reaches is covered by `make test`, and not counted here
 check: $(VENV)/.test  ## Lint, types, and the fast tests with their coverage floor

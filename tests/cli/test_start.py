@@ -110,6 +110,7 @@ def test_a_controller_that_was_killed_is_started_again_and_nothing_is_lost(slow:
     first = pid_in(slow("start", "search.yaml").out)
     wait_for(lambda: trains(slow), "the phase runs")
     os.kill(first, signal.SIGKILL)
+    wait_for(lambda: has_ended(first), "its death")
     second = pid_in(slow("start", "slow").out)
     assert second != first
     wait_for(lambda: is_over(slow), "the end of the search")

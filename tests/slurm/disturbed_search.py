@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from llmzero_hpc.search.tree import Tree
     from llmzero_hpc.store.search_directory import SearchDirectory
 
-STEP_SECONDS = 1.0
-"""A phase of eight steps lasts long enough to be disturbed after its first checkpoint."""
+STEP_SECONDS = 2.0
+"""A phase of eight steps lasts long enough to be disturbed after its first checkpoint, also on a busy machine."""
 ITERATIONS = 4
 _TRAIN_ROWS = 64
 _PATIENCE_SECONDS = 600.0
@@ -131,20 +131,28 @@ class DisturbedSearch:
         return job.job_id
 
     def mid_run(self, node: int) -> str:
-        """Wait until a node has a checkpoint, as its controller knows, and much left to do; the id of its job.
+        """Wait until a node has a checkpoint, as its controller knows, and much left to do; the id of its job."""
+        with self.held(node) as job_id:
+            return job_id
 
-        The phase is held meanwhile: a controller may need longer for a tick than a phase for its other steps.
-        """
+    @contextmanager
+    def held(self, node: int) -> Iterator[str]:
+        """As `mid_run`; the phase makes no step until this ends, however long its controller or the test may need."""
 
         def has_checkpoint() -> bool:
             tree = self.directory.read_tree()
             return node < len(tree) and bool(tree[node].checkpoints)
 
         self._wait_for(lambda: self.directory.metrics(node).points("val_score"), f"a score of node {node}")
-        with self._held(node):
+        trainers = self._trainers(node)
+        assert trainers, "the disturbance comes too late"
+        send(trainers, signal.SIGSTOP)
+        try:
             self._wait_for(has_checkpoint, f"a checkpoint of node {node}")
-        assert not self.directory.read_tree()[node].status.is_final, "the disturbance comes too late"
-        return self.job_id(node)
+            assert not self.directory.read_tree()[node].status.is_final, "the disturbance comes too late"
+            yield self.job_id(node)
+        finally:
+            send(trainers, signal.SIGCONT)
 
     def machine(self, job_id: str) -> str:
         """Where a job runs."""
@@ -192,22 +200,15 @@ class DisturbedSearch:
             self._assert_one_job_for_each_attempt(tree, all_booked=all_booked)
         return tree
 
-    @contextmanager
-    def _held(self, node: int) -> Iterator[None]:
-        """Meanwhile a phase makes no step."""
+    def _trainers(self, node: int) -> list[int]:
         own = str(self.directory.phase(node).specification).encode()
-        trainers = []
+        found = []
         for pid in self.cluster.processes():
             with suppress(OSError):  # it ended in between
                 command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
                 if b"llmzero_hpc.trainers.rehearsal.train" in command and own in command:
-                    trainers.append(pid)
-        assert trainers, "the disturbance comes too late"
-        send(trainers, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            send(trainers, signal.SIGCONT)
+                    found.append(pid)
+        return found
 
     def _assert_nothing_left(self) -> None:
         own = self.directory.record.token

@@ -24,12 +24,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def wait_until_remembered(search: DisturbedSearch, job_id: str) -> None:
-    """Slurmctld writes down what it knows every five seconds; it may be writing what it knew before."""
+    """Slurmctld writes down what it knows every five seconds, if that changed; it may be writing an older state."""
     cluster = search.cluster
     cluster.wait_for(lambda: search.state(job_id) == "RUNNING", "its start")
-    written_at, memory = time.time(), cluster.root / "state/job_state"
-    for _ in range(2):
-        written_at = cluster.wait_for(lambda: _written_after(memory, written_at), "slurmctld's memory")  # noqa: B023 - asked at once
+    memory = cluster.root / "state/job_state"
+    for change in ("one", "two"):
+        changed_at = time.time()
+        cluster.run("scontrol", "update", f"JobId={job_id}", f"Comment={change}")
+        cluster.wait_for(lambda: _written_after(memory, changed_at), "slurmctld's memory")  # noqa: B023 - asked at once
 
 
 def _written_after(file: Path, moment: float) -> float:
@@ -39,7 +41,7 @@ def _written_after(file: Path, moment: float) -> float:
 
 
 def slurmctld_killed_mid_run(folder: Path) -> None:
-    with SlurmTestCluster() as cluster, DisturbedSearch(cluster, folder, step_seconds=2.0) as search:
+    with SlurmTestCluster() as cluster, DisturbedSearch(cluster, folder) as search:
         for node in (0, 2):
             wait_until_remembered(search, search.job_id(node))
             cluster.stop("ctld", signal.SIGKILL)
@@ -50,7 +52,7 @@ def slurmctld_killed_mid_run(folder: Path) -> None:
 
 def slurmctld_killed_just_after_a_start(folder: Path) -> None:
     """It has forgotten the start, starts the job once more, and holds it when the machine says that it is there."""
-    with SlurmTestCluster() as cluster, DisturbedSearch(cluster, folder, step_seconds=2.0) as search:
+    with SlurmTestCluster() as cluster, DisturbedSearch(cluster, folder) as search:
         job_id = search.job_id(0)
         cluster.wait_for(lambda: search.state(job_id) == "RUNNING", "its start")
         started_at = float(cluster.run("squeue", "-h", "-j", job_id, "-o", "%S"))
@@ -63,9 +65,10 @@ def slurmctld_killed_just_after_a_start(folder: Path) -> None:
 
 def slurmctld_away(folder: Path) -> None:
     """For longer than the job runs, and for many ticks."""
-    with SlurmTestCluster() as cluster, DisturbedSearch(cluster, folder, step_seconds=2.0) as search:
-        wait_until_remembered(search, search.job_id(0))
-        cluster.stop("ctld", signal.SIGKILL)
+    with SlurmTestCluster() as cluster, DisturbedSearch(cluster, folder) as search:
+        with search.held(0) as job_id:
+            wait_until_remembered(search, job_id)
+            cluster.stop("ctld", signal.SIGKILL)
         search.wait_for_ticks(10, of_outage=True)
         search.wait_for_marker(0)
         assert not search.is_over(0)
@@ -77,8 +80,8 @@ def slurmctld_away(folder: Path) -> None:
 def slurmctld_frozen(folder: Path) -> None:
     """It accepts connections and answers none."""
     with SlurmTestCluster() as cluster, DisturbedSearch(cluster, folder) as search:
-        search.mid_run(0)
-        cluster.freeze("ctld")
+        with search.held(0):
+            cluster.freeze("ctld")
         search.wait_for_ticks(3, of_outage=True)
         search.wait_for_marker(0)
         cluster.thaw("ctld")

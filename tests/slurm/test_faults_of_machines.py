@@ -62,8 +62,9 @@ def slurmd_killed_and_started_again(cluster: SlurmTestCluster, folder: Path) -> 
 def slurmd_killed(cluster: SlurmTestCluster, folder: Path) -> None:
     """The machine is given up and works on: the job's next run ends the one that is still there."""
     with DisturbedSearch(cluster, folder, exclude="node3,node4") as search:
-        lost = machine_of(search, search.mid_run(0))
-        cluster.stop(lost, signal.SIGKILL)
+        with search.held(0) as job_id:
+            lost = machine_of(search, job_id)
+            cluster.stop(lost, signal.SIGKILL)
         cluster.run("scontrol", "update", f"NodeName={lost}", "State=DOWN", "Reason=test")
         assert cluster.job_processes(lost)
         assert_requeued_and_completed(search.finish())
@@ -80,9 +81,9 @@ def machine_lost(cluster: SlurmTestCluster, folder: Path) -> None:
 
 def late_writes_of_a_dead_run(cluster: SlurmTestCluster, folder: Path) -> None:
     """A machine hangs, loses Slurm, and wakes up when the job's next run is at work: its rows do not count."""
-    with DisturbedSearch(cluster, folder, exclude="node1,node2") as search:
-        job_id = search.mid_run(0)
-        lost = machine_of(search, job_id)
+    # Steps are left to write when all is in place. It cannot be held for that: losing Slurm hangs up what is stopped.
+    with DisturbedSearch(cluster, folder, iterations=1, step_seconds=6.0, exclude="node1,node2") as search:
+        lost = machine_of(search, search.mid_run(0))
         cluster.kill_node(lost)
         dead = cluster.job_processes(lost)
         send(dead, signal.SIGSTOP)
