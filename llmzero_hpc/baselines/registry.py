@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmzero_hpc.agents import registry as agents
@@ -21,6 +22,7 @@ from llmzero_hpc.method_sections import (
     TpeMethod,
     TransferMethod,
 )
+from llmzero_hpc.search.configuration import Bounds
 from llmzero_hpc.search.node import Rationale
 from llmzero_hpc.sections import LanguageModelAgents
 from llmzero_hpc.trainers.registry import make_trainer
@@ -80,16 +82,25 @@ def first_proposal(config: SearchConfig, seed: int) -> Proposal:
 def with_strategy(config: SearchConfig) -> SearchConfig:
     """A search with the phases of the strategy file that it names, where it names one.
 
+    Its bounds let every phase be as short as it was: one that was ended early, or left at an earlier checkpoint, has
+    fewer epochs than one may be planned with.
+
     Raises:
         ConfigurationError: the file is not there, or no strategy.
     """
     method = config.method
-    if not isinstance(method, TransferMethod) or method.strategy is None:
+    if not isinstance(method, TransferMethod):
         return config
-    from llmzero_hpc.store.strategy_file import read_strategy
+    phases = method.phases
+    if method.strategy is not None:
+        from llmzero_hpc.store.strategy_file import read_strategy
 
-    phases = read_strategy(method.strategy).configurations()
-    return config.model_copy(update={"method": method.model_copy(update={"phases": phases})})
+        phases = read_strategy(method.strategy).configurations()
+    bounds, epochs = config.bounds, config.bounds.get("epochs", Bounds())
+    if epochs.low is not None:
+        shortest = min(phase.epochs for phase in phases)
+        bounds = bounds | {"epochs": replace(epochs, low=min(epochs.low, shortest))}
+    return config.model_copy(update={"method": method.model_copy(update={"phases": phases}), "bounds": bounds})
 
 
 def _settings_of_skill_agent(config: SearchConfig) -> LanguageModelAgents:

@@ -10,9 +10,10 @@ import pytest
 from rehearsed_world import RANGES, Rehearsed, settings
 
 from llmzero_hpc.baselines import optimizers
-from llmzero_hpc.baselines.registry import check_method, first_proposal
+from llmzero_hpc.baselines.registry import check_method, first_proposal, with_strategy
 from llmzero_hpc.config import SearchConfig, load_text
 from llmzero_hpc.errors import ConfigurationError, MissingDependencyError
+from llmzero_hpc.method_sections import TransferMethod
 from llmzero_hpc.report.strategy_file import best_strategy
 from llmzero_hpc.search.node import NodeStatus, TransitionKind
 from llmzero_hpc.store.strategy_file import encoded
@@ -127,6 +128,22 @@ def test_a_strategy_is_trained_anew_step_by_step(tmp_path: Path) -> None:
     for node, phase in zip(again, strategy.phases, strict=True):
         assert node.configuration is not None
         assert set(phase.configuration.differences(node.configuration)) <= {"epochs"}
+
+
+def test_a_phase_that_ended_early_is_trained_anew_as_short_as_it_was(tmp_path: Path) -> None:
+    """No phase may be planned as short, which is what bounds say."""
+    config = settings("practitioner", bounds={"epochs": {"low": 0.5, "high": 4}}, budget={"iterations": 2})
+    start = config.configuration
+    method = TransferMethod(kind="transfer", phases=(start.changed(epochs=0.25), start.changed(epochs=0.125)))
+    short = config.model_copy(update={"method": method})
+    check_method(with_strategy(short))
+    tree = Rehearsed(tmp_path / "s", short).search()
+    assert [node.status for node in tree] == [NodeStatus.COMPLETED] * 2
+    assert [node.configuration.epochs for node in tree if node.configuration] == [0.25, 0.125]
+    method = TransferMethod(kind="transfer", phases=(start.changed(epochs=9),))
+    too_long = with_strategy(config.model_copy(update={"method": method}))
+    with pytest.raises(ConfigurationError, match=r"phase 1 of the strategy cannot be trained: epochs: 9 is above 4"):
+        check_method(too_long)
 
 
 def test_tpe_learns_where_the_good_ones_are(tmp_path: Path) -> None:
