@@ -102,6 +102,8 @@ def test_an_exploding_gradient_counts_only_while_something_falls() -> None:
     assert read(phase(explosion)).collapse is None
     falling = {"val_score": lambda t: 0.6 - 0.3 * t * t, "reward_mean": lambda t: 0.6 - 0.3 * t * t}
     assert read(phase({**explosion, **falling})).collapse.metric == "grad_norm"
+    awakening = {"grad_norm": lambda t: 1e-6 if t < 0.9 else 0.07}
+    assert read(phase({**awakening, **falling})).collapse is None
 
 
 def test_the_pace_of_validation_is_quoted_by_thirds() -> None:

@@ -134,7 +134,7 @@ RULES: tuple[Rule, ...] = (
         "collapse",
         "The policy collapsed: what it had learned is gone.",
         f"reward or validation lost {COLLAPSED:.0%} of its peak, a metric was not finite, or the gradient norm reached "
-        f"{EXPLOSION:g} times its level while either fell",
+        f"{EXPLOSION:g} times its level, if that was not below {GRADIENT_VANISHED:g}, while either fell",
         "section 4.3.2, 'model collapse after aggressive LR scaling'",
         Stance.TIGHTEN, Resume.BEFORE_DAMAGE, reversible=False,
         remedies=(

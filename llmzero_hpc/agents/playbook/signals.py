@@ -178,7 +178,8 @@ def _collapse(series: Series, validation: Trend | None, reward: Trend | None) ->
         trend is not None and trend.fallen and trend.thirds[2] < trend.thirds[1] for trend in (validation, reward)
     )
     explosion = _spike(series, "grad_norm", EXPLOSION)
-    return explosion if falling else None
+    # Where nothing was learned any gradient is many times the level: the first is hope, not damage.
+    return explosion if falling and explosion and explosion.before >= GRADIENT_VANISHED else None
 
 
 def _overfit(validation: Trend | None, reward: Trend | None) -> Shift | None:
