@@ -9,7 +9,7 @@ CONSTRAINTS := constraints/cpu.txt
 # tests in parallel: most wait for jobs or processes, so more than there are cores
 WORKERS ?= 3
 VERL_PYTHON := $(abspath $(VENV)-verl/bin/python)
-# the tests of `make check`, and the markers of all others
+# the tests of `make check`
 FAST := not slow and not training and not browser and not slurm
 # which of its tests `make test` runs; none is all
 TESTS ?=
