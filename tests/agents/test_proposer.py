@@ -282,7 +282,7 @@ class TestScratch:
         return [sibling.node.configuration for sibling in request.siblings]
 
     def test_starts_differ_in_every_drawn_parameter(self) -> None:
-        starts = self.starts(6)
+        starts = self.starts(9)
         for name in set(SPANS) - {"batch_size", "kl_coefficient"}:
             assert len({start.value(name) for start in starts}) >= 5
 
@@ -311,6 +311,13 @@ class TestScratch:
     def test_nothing_free_repeats_the_reference(self) -> None:
         pinned = {name: Bounds(low=float(SMALL.value(name)), high=float(SMALL.value(name))) for name in SPANS}
         assert draw(SMALL, [SMALL], pinned, 1) == SMALL
+
+    @pytest.mark.parametrize("name", ["max_response_length", "learning_rate", "temperature"])
+    def test_where_no_more_is_allowed_half_of_the_draws_keep_the_reference(self, name: str) -> None:
+        value = float(SMALL.value(name))
+        draws = [draw(SMALL, [], {name: Bounds(high=value)}, seed).value(name) for seed in range(60)]
+        assert max(draws) == value
+        assert 15 <= draws.count(SMALL.value(name)) <= 45
 
 
 def test_the_healthy_sample_reports_only_known_metrics() -> None:
@@ -356,12 +363,19 @@ def _fresh_start(*earlier: Configuration, bounds: Mapping[str, Bounds] | None = 
     return propose(request).configuration
 
 
-def test_the_first_fresh_start_is_the_root_with_little_capacity() -> None:
+def test_the_first_fresh_start_is_the_root_with_little_capacity_and_the_second_doubts_that() -> None:
     first = _fresh_start(SMALL)
     changes = SMALL.changed(epochs=first.epochs).differences(first)
     assert changes == {"max_response_length": (64, 22), "learning_rate": (5e-4, 1e-3), "batch_size": (8, 16)}
     second = _fresh_start(SMALL, first)
-    assert second.max_response_length not in {22, 64}
+    assert SMALL.changed(epochs=second.epochs).differences(second) == {"learning_rate": (5e-4, 1e-3)}
+    third = _fresh_start(SMALL, first, second)
+    assert third.learning_rate not in {5e-4, 1e-3}
+
+
+def test_a_planned_start_that_the_bounds_forbid_is_left_out() -> None:
     pinned = _fresh_start(SMALL, bounds={"max_response_length": Bounds(low=64)})
-    assert pinned.max_response_length >= 64
-    assert pinned.learning_rate != SMALL.learning_rate
+    assert SMALL.changed(epochs=pinned.epochs).differences(pinned) == {"learning_rate": (5e-4, 1e-3)}
+    slow = {"max_response_length": Bounds(low=64), "learning_rate": Bounds(high=5e-4)}
+    drawn = _fresh_start(SMALL, bounds=slow)
+    assert drawn.kl_coefficient != SMALL.kl_coefficient

@@ -35,9 +35,9 @@ best; after damage, from the best one before it began. Its steps are the parent'
 tokens a step over its own, between half and twice; epochs follow from steps and batch size.
 
 The first from-scratch phase after the root takes the paper's prior that capacity accumulates: a third of the response
-limit, twice the learning rate and batch. The others believe none of this: learning rate, KL coefficient, response
-limit, temperature, clip range and batch size are drawn to fill the space around the best configuration, shorter limits
-as readily as longer ones.
+limit, twice the learning rate and batch. The second doubts it: the root with twice the learning rate alone. The others
+believe nothing: learning rate, KL coefficient, response limit, temperature, clip range and batch size are drawn to fill
+the space around the best configuration, as many below as above it; where no more is allowed, as it is.
 
 """
 

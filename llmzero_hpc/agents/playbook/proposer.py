@@ -19,6 +19,7 @@ from llmzero_hpc.search.node import Checkpoint, Rationale, TransitionKind
 from llmzero_hpc.search.strategy_cost import steps_paid
 
 if TYPE_CHECKING:
+    from llmzero_hpc.search.configuration import Bounds
     from llmzero_hpc.search.metrics import Series
 
 AUTHOR = "playbook"
@@ -49,6 +50,15 @@ class _Plan:
     rule: Rule
     values: Mapping[str, Scalar]
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """A fresh start that is planned."""
+
+    configuration: Configuration
+    diagnosis: str
+    evidence: str
 
 
 def propose(request: ProposalRequest) -> Proposal:
@@ -133,19 +143,36 @@ def _scratch(request: ProposalRequest, base: Configuration) -> Proposal:
     earlier = [base, *(sibling.node.configuration for sibling in request.siblings if sibling.node.configuration)]
     # One sequence for the whole search, whose points fill the space together: its seed is that of the oldest start.
     oldest = min((sibling.node for sibling in request.siblings), key=lambda node: node.id, default=None)
-    start = oldest.configuration if oldest and len(request.siblings) == 1 else None
-    short = scratch.short_first(start, request.bounds) if start else None
-    if start and short:
-        # the first one after the root: a change of that, and not of where the search has got to
-        configuration = budgeted(short, base, request)
-        evidence = ("the root with little capacity", *_changes(start, configuration))
-        diagnosis = "A fresh start with short responses: cheap steps first, as capacity can grow later."
-        return Proposal(configuration, None, Rationale(AUTHOR, diagnosis, evidence, "scratch"))
+    # The first ones are changes of the root, and not of where the search has got to.
+    root = oldest.configuration if oldest else None
+    planned = _planned_starts(root, request.bounds) if root else []
+    if root and len(request.siblings) <= len(planned):
+        start = planned[len(request.siblings) - 1]
+        evidence = (start.evidence, *_changes(root, start.configuration))
+        rationale = Rationale(AUTHOR, start.diagnosis, evidence, "scratch")
+        return Proposal(budgeted(start.configuration, base, request), None, rationale)
     drawn = scratch.draw(base, earlier, request.bounds, oldest.seed if oldest else request.seed)
     configuration = budgeted(drawn, base, request)
     evidence = (f"away from {len(earlier)} configurations that are known", *_changes(base, configuration))
     diagnosis = "A fresh start away from all earlier ones, so that no early choice anchors the search."
     return Proposal(configuration, None, Rationale(AUTHOR, diagnosis, evidence, "scratch"))
+
+
+def _planned_starts(root: Configuration, bounds: Mapping[str, Bounds]) -> list[_Start]:
+    """Fresh starts that are not drawn, in their order; fewer where the bounds forbid one."""
+    starts = [
+        (
+            scratch.short_first(root, bounds),
+            "A fresh start with short responses: cheap steps first, as capacity can grow later.",
+            "the root with little capacity",
+        ),
+        (
+            scratch.fast(root, bounds),
+            "A fresh start at the root's capacity and a higher learning rate: short responses may be a trap.",
+            "the root in a hurry",
+        ),
+    ]
+    return [_Start(configuration, *words) for configuration, *words in starts if configuration]
 
 
 def _plans(signals: Signals, base: Configuration, request: ProposalRequest) -> Iterator[_Plan]:

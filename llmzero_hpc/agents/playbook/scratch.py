@@ -1,9 +1,8 @@
 """Where a from-scratch phase begins: spread over the space, away from earlier ones.
 
 The paper's from-scratch phases are the search's way out of a poor default (section 3.3). The first of them takes the
-paper's own prior, little capacity first. Nothing that is believed is applied to the others: in particular the response
-limit is drawn downward as often as upward, as on some tasks a short limit teaches a policy to stop, and on others it is
-a trap.
+paper's own prior, little capacity first; the second doubts it, as a short limit that teaches a policy to stop on some
+tasks is a trap on others. Nothing that is believed is applied to the rest, which are drawn.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import math
 from random import Random
 from typing import TYPE_CHECKING
 
-from llmzero_hpc.agents.playbook.moves import REACH, fitted, limits, rounded
+from llmzero_hpc.agents.playbook.moves import REACH, Move, fitted, limits, rounded
 from llmzero_hpc.search.configuration import Bounds, Configuration
 
 if TYPE_CHECKING:
@@ -32,7 +31,9 @@ SPANS: Mapping[str, tuple[float, float]] = {
 the practitioner default they cover the paper's ranges for random search (appendix B.2), the learning rate and the KL
 coefficient upward too, and response lengths, which random search left alone."""
 SHORT_FIRST: Mapping[str, float] = {"max_response_length": 0.35, "learning_rate": 2.0, "batch_size": 2.0}
-"""Factors of the first fresh start on the reference."""
+"""Factors of the first fresh start on the root."""
+FAST: Mapping[str, float] = {"learning_rate": SHORT_FIRST["learning_rate"]}
+"""Factors of the second: what the first one changed, without its smaller capacity."""
 KL_FROM_ZERO = 1e-3
 """Centre of the draws when the reference has no KL term."""
 KL_OFF = 0.25
@@ -49,7 +50,7 @@ def draw(
     """A configuration for a scratch phase: fixed parameters and everything not in `SPANS` as in `reference`.
 
     Halton points, rotated by the seed, of which the farthest from `earlier` is taken; unlike all of them where the
-    bounds allow it.
+    bounds allow it. As many points lie above the reference as below it: where no more is allowed, they keep its value.
     """
     ranges = {name: _range(name, reference, bounds) for name in SPANS}
     points = _halton(len(earlier), seed)
@@ -67,23 +68,27 @@ def draw(
     return max(pool, key=lambda candidate: _distance(_position(candidate, ranges), known))
 
 
-def short_first(reference: Configuration, bounds: Mapping[str, Bounds]) -> Configuration | None:
+def short_first(root: Configuration, bounds: Mapping[str, Bounds]) -> Configuration | None:
     """What the paper found of capacity, from the start: little at first, as it accumulates later (section 4.3.2).
 
     Short responses make cheap steps, so that each may have more of them, and bear a higher learning rate. None where
     the bounds allow no shorter ones.
     """
-    values = {name: float(reference.value(name)) * factor for name, factor in SHORT_FIRST.items()}
-    length = round(values["max_response_length"])
-    low, _ = limits("max_response_length", bounds)
-    if max(length, low) >= reference.max_response_length:
-        return None
-    changes: dict[str, Scalar] = {
-        "max_response_length": length,
-        "learning_rate": rounded(values["learning_rate"]),
-        "batch_size": round(values["batch_size"]),
-    }
-    return fitted(reference, changes, bounds)
+    start = _times(root, SHORT_FIRST, bounds)
+    return start if start.max_response_length < root.max_response_length else None
+
+
+def fast(root: Configuration, bounds: Mapping[str, Bounds]) -> Configuration | None:
+    """The doubt about `short_first`: all the capacity that the root has, and its higher learning rate alone.
+
+    Of the two, one tells what the other is worth. None where the bounds allow no higher rate.
+    """
+    start = _times(root, FAST, bounds)
+    return start if start.learning_rate > root.learning_rate else None
+
+
+def _times(root: Configuration, factors: Mapping[str, float], bounds: Mapping[str, Bounds]) -> Configuration:
+    return fitted(root, {name: Move(name, factor).applied(root) for name, factor in factors.items()}, bounds)
 
 
 def _range(name: str, reference: Configuration, bounds: Mapping[str, Bounds]) -> tuple[float, float]:
@@ -112,12 +117,17 @@ def _values(
             values[name] = max(1, int(reference.batch_size * factors[min(int(share * len(factors)), len(factors) - 1)]))
         elif name == "kl_coefficient" and reference.kl_coefficient == 0 and share < KL_OFF:
             values[name] = 0.0
-        elif name in _LINEAR or low <= 0:
-            values[name] = rounded(low + share * (high - low))
         else:
-            value = low * (high / low) ** share
+            centre = min(max(float(reference.value(name)) or KL_FROM_ZERO, low), high)
+            value = _around(share, low, centre, high, linear=name in _LINEAR or low <= 0)
             values[name] = round(value) if name == "max_response_length" else rounded(value)
     return values
+
+
+def _around(share: float, low: float, centre: float, high: float, *, linear: bool) -> float:
+    """A value below the centre for the lower half of the shares, above it for the upper one."""
+    first, last, part = (low, centre, 2 * share) if share < 0.5 else (centre, high, 2 * share - 1)  # noqa: PLR2004
+    return first + part * (last - first) if linear else first * (last / first) ** part
 
 
 def _position(configuration: Configuration, ranges: Mapping[str, tuple[float, float]]) -> tuple[float, ...]:
