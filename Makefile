@@ -26,14 +26,14 @@ demo: $(VENV)/.local  ## Install, then run a whole search: real GRPO on this mac
 
 test: $(VENV)/.test  ## Install what the tests need, and run them all
 	@sh tests/install_packages.sh
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m '$(TESTS)'
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m '$(TESTS)'
 
 # what only a real Slurm, VeRL or vLLM reaches is covered by `make test`, and not counted here
 check: $(VENV)/.test  ## Lint, types, and the fast tests with their coverage floor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m '$(FAST)' --cov --cov-report=term:skip-covered --cov-fail-under=80
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m '$(FAST)' --cov --cov-report=term:skip-covered --cov-fail-under=80
 
 # one after the other: a phase on two machines takes ten gigabytes
 verl: $(VENV)-verl/.made $(VENV)/.test  ## Install VeRL and vLLM for CPUs apart, and run the tests that need them
