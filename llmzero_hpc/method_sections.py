@@ -243,7 +243,7 @@ class GuidebookMethod(MethodSection):
 
 
 class TransferMethod(MethodSection):
-    """A strategy that another search found, trained anew; its phases keep their epochs, so steps follow the rows."""
+    """A strategy that another search found, trained anew; phases keep their epochs, however few: steps follow rows."""
 
     title: ClassVar[str] = "Strategy transfer"
     adaptive: ClassVar[bool] = True
