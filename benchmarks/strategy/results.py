@@ -44,6 +44,7 @@ class Comparison:
 COMPARISONS = {
     **{task: Comparison(task, FOLDER / task / "compare.yaml", {"searches": "", "winners": WINNERS}) for task in TASKS},
     "ablations": Comparison("ablations", FOLDER / "two_lengths" / "ablations.yaml", {"searches": ""}),
+    "early_stops": Comparison("early_stops", FOLDER / "trap" / "ablations.yaml", {"searches": ""}),
 }
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from llmzero_hpc.baselines.registry import check_method
-from llmzero_hpc.controller.comparison import members, read_plan
+from llmzero_hpc.controller.comparison import ComparisonPlan, members, read_plan
 from llmzero_hpc.method_sections import AshaMethod, PbtMethod, RandomMethod, TpeMethod
 
 TASKS = ("two_lengths", "near_tie", "trap", "exploration")
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "strategy"
 PLANS = {name: read_plan(FOLDER / name / "compare.yaml") for name in TASKS}
-ABLATIONS = read_plan(FOLDER / "two_lengths" / "ablations.yaml")
+ABLATIONS = [read_plan(FOLDER / task / "ablations.yaml") for task in ("two_lengths", "trap")]
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -48,8 +48,9 @@ def test_whoever_samples_does_so_from_the_same_ranges() -> None:
             assert all(bounds[name].low <= value <= bounds[name].high for value in values), name
 
 
-def test_every_ablation_can_work_and_changes_what_it_is_named_for() -> None:
-    found = {one.method: one for one in members(ABLATIONS)}
+@pytest.mark.parametrize("plan", ABLATIONS, ids=lambda plan: plan.name)
+def test_every_ablation_can_work_and_changes_what_it_is_named_for(plan: ComparisonPlan) -> None:
+    found = {one.method: one for one in members(plan)}
     for one in found.values():
         check_method(one.config)
         assert one.config.early_stop.interval_seconds == 0
