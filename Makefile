@@ -7,7 +7,7 @@ PIP_FLAGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := constraints/cpu.txt
 # tests in parallel: most wait for jobs or processes, so more than there are cores
-WORKERS ?= 3
+WORKERS ?= 4
 VERL_PYTHON := $(abspath $(VENV)-verl/bin/python)
 # the tests of `make check`
 FAST := not slow and not training and not browser and not slurm
@@ -48,8 +48,9 @@ format: $(VENV)/.test  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.test  ## Write the generated parts of the documentation anew
+docs: $(VENV)/.test  ## Write the generated pages and schemas anew
 	$(BIN)/python docs/generate.py
+	$(BIN)/python -m llmzero_hpc.store.schemas
 
 clean:  ## Remove the virtual environment and caches; searches under state/ stay
 	rm -rf $(VENV) $(VENV)-verl .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
