@@ -104,12 +104,14 @@ class Counsel:
 
     def _take_judgement(self, node: Node, step: int, answer: Answer, now: float) -> None:
         node = replace(node, judged_step=step, judged_at=now)
-        self._state.put(node)
         value = answer.value
+        if isinstance(value, StopAnswer) and value.stop and node.is_active and node.stop is None:
+            # One commit: a step that counts as judged is not judged again, so its decision must not be lost.
+            self.stop(node, StopDecision(step, value.reason, value.author, now))
+            return
+        self._state.put(node)
         if not isinstance(value, StopAnswer):
             self._state.say("agent", f"the early stopper failed, so the phase continues: {answer.error}", node.id)
-        elif value.stop and node.is_active and node.stop is None:
-            self.stop(node, StopDecision(step, value.reason, value.author, now))
 
     def _take_repair(self, node: Node, answer: Answer) -> None:
         failure = self._questions.failure(self._state.tree, node, "")

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from controller_world import World, small_config
 
+from llmzero_hpc.agents.base import StopAnswer
+from llmzero_hpc.agents.playbook import Playbook
 from llmzero_hpc.report.data import without_clock
 from llmzero_hpc.report.reading import read
+from llmzero_hpc.search.node import NodeStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from llmzero_hpc.agents.base import StopRequest
     from llmzero_hpc.report.data import ReportData
 
 _SCORES = [0.3, 0.5, 0.4, 0.6]
@@ -23,6 +27,15 @@ _DURABLE = ("replace", "link", "unlink", "fsync")
 
 class Killed(BaseException):
     """The controller is gone; nothing may catch it."""
+
+
+class Impatient(Playbook):
+    """Stops a phase once, at its second step, if it is the weakest; it would let it go on from its third."""
+
+    def judge(self, request: StopRequest) -> StopAnswer:
+        steps = len(request.series.rows)
+        weak = steps == 2 and request.best_score - request.series.rows[-1].values["val_score"] > 0.1
+        return StopAnswer(weak, "it is behind", "test")
 
 
 def outcome(world: World) -> ReportData:
@@ -84,13 +97,16 @@ def _step(count: list[int], die_at: int | None) -> None:
 def test_an_interruption_at_any_durable_call_changes_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_config(early_stop={"interval_seconds": 0, "first_step": 2}, budget={"iterations": 4})
     with monkeypatch.context() as patched:
-        whole = World(tmp_path / "whole", config)
+        whole = World(tmp_path / "whole", config, Impatient())
         count = counting(patched, whole, None)
         play(whole)
     expected, total = outcome(whole), count[0]
     assert total > 100
+    statuses = [node.status for node in expected.nodes]
+    assert NodeStatus.EARLY_STOPPED in statuses
+    assert NodeStatus.COMPLETED in statuses
     for die_at in range(1, total + 1):
-        world = World(tmp_path / f"step-{die_at}", config)
+        world = World(tmp_path / f"step-{die_at}", config, Impatient())
         with monkeypatch.context() as patched:
             counting(patched, world, die_at)
             with pytest.raises(Killed):

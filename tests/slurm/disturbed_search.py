@@ -230,7 +230,9 @@ class DisturbedSearch:
         own = f"-{self.directory.record.token}-"
 
         def booked() -> set[tuple[str, str]]:
-            return {(row.name, row.job_id) for row in self.cluster.sacct_rows() if own in row.name}
+            asked_for = self.cluster.sacct_rows({job_id for _, job_id in expected})
+            rows = [*self.cluster.sacct_rows(), *asked_for]
+            return {(row.name, row.job_id) for row in rows if own in row.name}
 
         if all_booked:
             self._wait_for(lambda: booked() >= expected, "the books")

@@ -216,10 +216,14 @@ class SlurmTestCluster:
         lines = self.run("squeue", "-h", "-a", "-o", "%A|%j|%T|%r|%N").splitlines()
         return [QueuedJob(*line.split("|")) for line in lines]
 
-    def sacct_rows(self) -> list[AccountedJob]:
-        """What `sacct -D -X` shows: each run of each job, oldest submission first."""
+    def sacct_rows(self, job_ids: Iterable[str] = ()) -> list[AccountedJob]:
+        """What `sacct -D -X` shows: each run of each job, or of those asked for by id, oldest submission first.
+
+        A job that was held until it was cancelled was never eligible: only a question for its id finds it.
+        """
         columns = "JobIDRaw,JobName%200,State,Submit,Start,End,ElapsedRaw,AllocTRES"
-        text = self.run("sacct", "-D", "-X", "-n", "-P", "-a", "-S", "1970-01-02", "-o", columns)
+        which = ("-j", ",".join(job_ids)) if job_ids else ("-a",)
+        text = self.run("sacct", "-D", "-X", "-n", "-P", *which, "-S", "1970-01-02", "-o", columns)
         lines = sorted((line.split("|") for line in text.splitlines()), key=lambda line: (int(line[3]), int(line[0])))
         runs: Counter[tuple[str, str]] = Counter()
         rows = []
