@@ -53,6 +53,20 @@ def test_a_phase_that_takes_off_goes_on() -> None:
     assert judge(stop_request(slowing_down, BEST, last_step=80, best_score=0.98)).stop
 
 
+def test_a_slow_beginning_is_carried_on_without_a_decay() -> None:
+    """0.1 in ten steps, and fifty to go: along a logarithmic curve it would end at 0.53, and it need not."""
+    assert not judge(stop_request([0.25, 0.35], [0.6, 0.7, 0.75], last_step=70)).stop
+    assert judge(stop_request([0.25, 0.35], [0.6, 0.7, 0.75], last_step=40)).stop
+
+
+def test_a_phase_is_measured_by_what_others_may_make_of_it_by_the_length_of_the_best_strategy() -> None:
+    longer = [0.4, 0.5, 0.55, 0.58, 0.6, 0.62, 0.65, 0.67, 0.7, 0.75]
+    assert judge(stop_request([0.25, 0.35], longer[-4:], last_step=40)).stop
+    assert not judge(stop_request([0.25, 0.35], longer, last_step=40)).stop
+    flat = [0.25, 0.26, 0.25]
+    assert judge(stop_request(flat, longer, last_step=40)).stop, "what does not climb comes to nothing, however long"
+
+
 def test_a_fresh_start_as_good_as_the_first_phase_of_the_best_strategy_goes_on() -> None:
     best = [0.05, 0.19, 0.26, 0.25, 0.29, 0.33, 0.36, 0.41, 0.44, 0.47, 0.55, 0.68]
     assert not judge(stop_request([0.0, 0.19, 0.24], best, last_step=45)).stop

@@ -44,11 +44,12 @@ the space around the best configuration, as many below as above it; where no mor
 _STOPPER = """
 ## Early stops
 
-Only the validation scores of a phase decide. It is stopped when they collapsed, or when an optimistic guess of what it
-reaches by its last step stays below the best score so far: the best of the recent scores, plus the best recent rate
-of improvement carried on along a logarithmic curve, plus two standard deviations of the observed scatter, or 5 % of the
-best score where that is more. It goes on while it has fewer than two validations or a quarter of its steps, while it is
-not clearly behind the best strategy at the same step, while it gains speed, and always once it has reached the best
+Only the validation scores of a phase decide. It is stopped when they collapsed, or when an optimistic guess of what
+it comes to stays below the best score so far: the best of the recent scores, plus the best recent rate of improvement
+carried on until its last step, plus two standard deviations of the observed scatter, or 5 % of the best score where
+that is more. Where the best strategy has its score at a later step the guess reaches until there, as other phases may
+continue this one. It goes on while it has fewer than two validations or a quarter of its steps, while it is not
+clearly behind the best strategy at the same step, while it gains speed, and always once it has reached the best
 score.
 
 ## Repairs

@@ -1,12 +1,12 @@
 """The playbook's early stopper: whether a running phase can still overtake the best strategy (section 3.5, figure 9).
 
 Only validation decides, by the rate of improvement rather than the current value alone. The bias is towards letting a
-phase run: stopping one that would have won costs the search more than the rest of a phase that loses.
+phase run: stopping one that would have won costs the search more than the rest of a phase that loses. What is asked is
+what its strategy may come to, as other phases can continue it, by the step at which the best one is.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -31,9 +31,9 @@ MARGIN = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """An optimistic guess of the best validation score that a phase can reach by its last step."""
+    """An optimistic guess of the best validation score that a strategy can reach by a step."""
 
-    level: float
+    step: int
     rate: float
     """Best recent improvement a step, never negative."""
     margin: float
@@ -66,35 +66,34 @@ def judge(request: StopRequest) -> StopAnswer:
         return _go_on(f"at step {step} it is not clearly behind the best strategy at the same step")
     if _gains_speed(points, noise):
         return _go_on(f"validation gains speed: {_shown(points)}")
-    outlook = extrapolate(points, first, request.last_step, max(MARGIN * noise, LEAST_MARGIN * request.best_score))
+    margin = max(MARGIN * noise, LEAST_MARGIN * request.best_score)
+    outlook = extrapolate(points, max(request.last_step, _last_step(request.best)), margin)
     if outlook.reach >= request.best_score:
         return _go_on(
-            f"improving by {outlook.rate:.2g} a step it may reach {outlook.reach:.3g} by step {request.last_step}; "
+            f"improving by {outlook.rate:.2g} a step it may reach {outlook.reach:.3g} by step {outlook.step}; "
             f"the best so far is {request.best_score:.3g}"
         )
     return StopAnswer(
         True,
-        f"validation {_shown(points)} improves by {outlook.rate:.2g} a step at best; by step {request.last_step} it "
+        f"validation {_shown(points)} improves by {outlook.rate:.2g} a step at best; by step {outlook.step} it "
         f"reaches at most {outlook.reach:.3g} (noise margin {outlook.margin:.2g} included), below the best "
         f"{request.best_score:.3g}",
         AUTHOR,
     )
 
 
-def extrapolate(points: tuple[Point, ...], first_step: int, last_step: int, margin: float) -> Outlook:
-    """The highest of the recent scores, plus the best recent rate carried on to `last_step`, plus a margin.
+def extrapolate(points: tuple[Point, ...], step: int, margin: float) -> Outlook:
+    """The highest of the recent scores, plus the best recent rate carried on until `step`, plus a margin.
 
-    The rate decays as one over the steps of the phase, as along a logarithmic curve: learning curves bend down.
+    The rate does not decay: a phase often begins slowly after a change, and gains speed before its curve bends down.
     """
     recent = points[-RECENT:]
     level = max(value for _, value in recent)
     end_step, end = recent[-1]
-    rates = [(end - value) / (end_step - step) for step, value in recent[:-1]]
-    rates += [(later - value) / (at - step) for (step, value), (at, later) in pairwise(recent)]
+    rates = [(end - value) / (end_step - at) for at, value in recent[:-1]]
+    rates += [(later - value) / (after - at) for (at, value), (after, later) in pairwise(recent)]
     rate = max(0.0, *rates)
-    done, whole = max(1, end_step - first_step + 1), max(1, last_step - first_step + 1)
-    gain = rate * done * math.log(max(1.0, whole / done))
-    return Outlook(level, rate, margin, level + gain + margin)
+    return Outlook(step, rate, margin, level + rate * max(0, step - end_step) + margin)
 
 
 def _noise(request: StopRequest) -> float | None:
@@ -120,6 +119,10 @@ def _keeps_up(request: StopRequest, best: float, step: int, noise: float) -> boo
     incumbent: Series = request.best.up_to(step)
     scores = [value for _, value in incumbent.points(VALIDATION_SCORE)]
     return bool(scores) and best >= max(scores) - MARGIN * noise
+
+
+def _last_step(series: Series) -> int:
+    return series.rows[-1].step if series.rows else 0
 
 
 def _go_on(reason: str) -> StopAnswer:
