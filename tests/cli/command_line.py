@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import polling
 import psutil
 import yaml
 
@@ -180,7 +180,4 @@ def has_ended(pid: int) -> bool:
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
     """Until it is so, or the test fails."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.02)
+    polling.until(condition, what, PATIENCE)

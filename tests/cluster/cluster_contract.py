@@ -8,6 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import polling
 import psutil
 import pytest
 
@@ -40,10 +41,7 @@ time.sleep(600)
 
 def until(condition: Callable[[], bool], what: str) -> None:
     """Poll with a deadline."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.02)
+    polling.until(condition, what, DEADLINE_SECONDS)
 
 
 def request(

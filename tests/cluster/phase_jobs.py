@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
+
+import polling
 
 from llmzero_hpc.cluster.phase_job import PhaseJob
 
@@ -66,7 +67,4 @@ def started(wanted: JobRequest, fields: dict[str, Any] | None = None, /, **envir
 
 def until_ray(condition: Callable[[], bool], log: Path) -> None:
     """Poll with a deadline that is long enough for Ray, which starts a dozen processes on each machine."""
-    deadline = time.monotonic() + RAY_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+    polling.until(condition, log.read_text, RAY_SECONDS)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from dying_controller import PATIENCE_SECONDS, count_steps, finish, start
+from polling import until
 
 from llmzero_hpc.config import SearchConfig
 from llmzero_hpc.report.data import without_clock
@@ -58,10 +59,7 @@ def jobs_of(root: Path) -> list[psutil.Process]:
 
 
 def wait_until_quiet(root: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while jobs_of(root):
-        assert time.monotonic() < deadline, f"orphans: {[process.cmdline() for process in jobs_of(root)]}"
-        time.sleep(0.05)
+    until(lambda: not jobs_of(root), lambda: str([orphan.cmdline() for orphan in jobs_of(root)]), PATIENCE_SECONDS)
 
 
 def assert_same_search(root: Path, expected: SearchDirectory) -> None:

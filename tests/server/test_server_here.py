@@ -6,11 +6,11 @@ import contextlib
 import os
 import stat
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from polling import until
 from served import PATIENCE_SECONDS, authors, files_with, program, run, search, server_of, stand_in, tick_until
 
 from llmzero_hpc.cluster.processes import JOB_VARIABLE
@@ -43,10 +43,7 @@ def processes(server: ServerDirectory) -> list[psutil.Process]:
 
 
 def wait_until_gone(server: ServerDirectory, seconds: float = PATIENCE_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while left := processes(server):
-        assert time.monotonic() < deadline, [process.cmdline() for process in left]
-        time.sleep(0.05)
+    until(lambda: not processes(server), lambda: str([left.cmdline() for left in processes(server)]), seconds)
 
 
 @pytest.fixture(autouse=True)
@@ -151,10 +148,11 @@ def test_controllers_that_start_at_once_start_one(tmp_path: Path) -> None:
     threads = [threading.Thread(target=begin, args=(keeper,)) for keeper in keepers]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (server.newest() and server.has_been_up(1) and all("answers" in keeper.words for keeper in keepers)):
-        assert time.monotonic() < deadline, [keeper.words for keeper in keepers]
-        time.sleep(0.05)
+    until(
+        lambda: server.newest() and server.has_been_up(1) and all("answers" in keeper.words for keeper in keepers),
+        lambda: str([keeper.words for keeper in keepers]),
+        PATIENCE_SECONDS,
+    )
     assert len([p for p in processes(server) if "stand_in_server.py" in " ".join(p.cmdline())]) == 1
     assert server.newest() == 1
     for keeper in keepers[1:]:

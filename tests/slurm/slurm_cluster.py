@@ -13,13 +13,13 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from cluster_options import CLUSTER_NAME, NODES, PORTS, Account, ClusterOptions, Preemption, write_files
+from polling import until
 from port_block import PortBlock
 from reaped_folder import ReapedFolder
 
@@ -255,11 +255,7 @@ class SlurmTestCluster:
 
     def wait_for(self, condition: Callable[[], T], what: str, seconds: float = _PATIENCE_SECONDS) -> T:
         """Ask again and again until the answer is true, and return it; an AssertionError after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while not (answer := condition()):
-            assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain for {what}; {self._last_words()}"
-            time.sleep(0.02)
-        return answer
+        return until(condition, lambda: f"{what}; {self._last_words()}", seconds)
 
     # Inside
 

@@ -6,11 +6,11 @@ import json
 import os
 import secrets
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import polling
 import psutil
 from verl_phases import ROOT, attempt_of
 
@@ -47,10 +47,7 @@ print(ray.get(holder.pid.remote()))
 
 def until(condition: Callable[[], bool], what: Callable[[], str], seconds: float = 600.0) -> None:
     """Poll with a deadline."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.1)
+    polling.until(condition, what, seconds)
 
 
 def plain_environment(short: Path) -> dict[str, str]:
