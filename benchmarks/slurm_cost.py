@@ -31,8 +31,9 @@ from llmzero_hpc.controller.daemon import Daemon
 from llmzero_hpc.search.node import Job, NodeStatus
 from llmzero_hpc.sections import SlurmClusterConfig
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "slurm"))
-from slurm_cluster import SlurmTestCluster, why_not_here
+_TESTS = Path(__file__).resolve().parents[1] / "tests"
+sys.path[:0] = [str(_TESTS), str(_TESTS / "slurm")]
+from slurm_cluster import SlurmTestCluster, why_not_here  # noqa: E402 - it stands beside the tests
 
 if TYPE_CHECKING:
     from llmzero_hpc.store.search_directory import SearchDirectory

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -39,12 +40,12 @@ from llmzero_hpc.sections import ChainsTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
+HERE = Path(__file__).parent
 CONTROLLER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from cluster_contract import request
 from llmzero_hpc.cluster.local import LocalCluster
 root = Path({root!r})
@@ -71,7 +72,7 @@ def _nothing_left_behind(tmp_path: Path) -> Iterator[None]:
 
 def controller(root: Path, program: str) -> subprocess.Popen[str]:
     """A process that submits one job when it has said "ready", in a process group of its own."""
-    code = CONTROLLER.format(tests=os.path.dirname(__file__), root=str(root), program=program)  # noqa: PTH120
+    code = CONTROLLER.format(tests=[str(HERE), str(HERE.parent)], root=str(root), program=program)
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
     )

@@ -127,7 +127,7 @@ def test_accounts_have_limits_and_qos_preempts(start_slurm: StartSlurm) -> None:
 
 OWNER = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
 from slurm_cluster import SlurmTestCluster
 from cluster_options import ClusterOptions
 cluster = SlurmTestCluster(ClusterOptions(accounting=False))
@@ -141,7 +141,10 @@ sys.stdin.read()
 
 def test_nothing_outlives_the_owner_of_a_cluster(clean_slurm: SlurmTestCluster) -> None:
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(HERE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OWNER, str(HERE), str(HERE.parent)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert owner.stdout is not None
     root, *pids = owner.stdout.readline().split()
