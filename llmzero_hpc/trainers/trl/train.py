@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +89,7 @@ class Phase:
             self.trainer.train()
         else:
             self._write_due_row()
-        # Processes that exit with their threads still connected are now and then aborted, which looks like a failure.
+        # None leaves while another one still listens to it.
         self.trainer.accelerator.wait_for_everyone()
         self.trainer.accelerator.end_training()
 
@@ -248,5 +250,23 @@ def _plain(row: Row) -> str | list[dict[str, str]]:
     return row.prompt if isinstance(row.prompt, str) else [dict(message) for message in row.prompt]
 
 
+def _end_without_destructors(exit_code: list[int]) -> None:
+    """Have this process end with `exit_code[0]` once all other handlers have run, and before native code is unloaded.
+
+    By then everything is on disk. Threads of torch.distributed that are still there when their destructors run abort
+    the process now and then, and a phase that is complete would count as failed.
+    """
+
+    def end() -> None:
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(exit_code[0])
+
+    atexit.register(end)  # the first one to be registered is the last one to run
+
+
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    ending = [1]
+    _end_without_destructors(ending)
+    ending[0] = main(sys.argv[1:])

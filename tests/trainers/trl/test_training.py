@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import resource
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -171,6 +173,20 @@ def test_what_the_user_can_cause_is_one_line_and_an_exit_code(
         error = capsys.readouterr().err
         assert words in error, error
         assert "Traceback" not in error
+
+
+def test_the_program_ends_with_the_exit_code_and_says_it(make_spec: Callable[..., PhaseSpec], tmp_path: Path) -> None:
+    """It ends without the destructors of native code, and yet as it should."""
+    spec = make_spec(model=str(tmp_path / "no_model"))
+    file = tmp_path / "config.yaml"
+    write_specification(file, spec)
+    command = [sys.executable, "-m", "llmzero_hpc.trainers.trl.train", str(file), str(attempt_of(spec, 1).path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == ConfigurationError.exit_code
+    assert "no_model" in done.stderr
+    broken = subprocess.run(command[:3], capture_output=True, text=True, check=False)
+    assert broken.returncode == 1
+    assert broken.stderr.rstrip().splitlines()[-1].startswith("ValueError"), "a fault of ours has its traceback"
 
 
 @pytest.mark.parametrize("largest", [500, 3000, 9000])
