@@ -30,7 +30,7 @@ class Killed(BaseException):
 
 
 class Impatient(Playbook):
-    """Stops a phase once, at its second step, if it is the weakest; it would let it go on from its third."""
+    """Stops a phase at its second step if it is far behind, and at no other: what is lost is not made up for."""
 
     def judge(self, request: StopRequest) -> StopAnswer:
         steps = len(request.series.rows)
